@@ -35,6 +35,7 @@ size_t Backend::scratch_bytes() const {
 }
 
 Tensor Backend::rms_norm(Tensor x, std::span<const float> gain) {
+  const Timed time = timed(Operation::kNorm);
   const Tensor y = make(x.rows(), x.cols());
   pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     ref::rms_norm(x.rows_at(begin, end - begin), gain, settings_.rms_norm_eps, y.rows_at(begin, end - begin));
@@ -74,6 +75,7 @@ void Backend::products(const PackedRows& x, Tensor x_exact, const MatrixView& w,
 }
 
 Tensor Backend::linear(Tensor x, const MatrixView& w) {
+  const Timed time = timed(Operation::kLinear);
   FATHOM_CHECK(x.cols() == w.cols, "input of {} columns, weight ({},{})", x.cols(), w.rows, w.cols);
   const Tensor y = make(x.rows(), w.rows);
   const ArenaScope packed_rows(arena_);
@@ -83,14 +85,16 @@ Tensor Backend::linear(Tensor x, const MatrixView& w) {
 }
 
 Tensor Backend::linear_exact(Tensor x, const MatrixView& w) {
-  FATHOM_CHECK(x.cols() == w.cols, "input of {} columns, weight ({},{})", x.cols(), w.rows, w.cols);
   if (w.dtype == DType::kF8E4M3) return linear(x, w);  // an FP8 router or indexer weight has no exact product to keep
+  const Timed time = timed(Operation::kLinear);
+  FATHOM_CHECK(x.cols() == w.cols, "input of {} columns, weight ({},{})", x.cols(), w.rows, w.cols);
   const Tensor y = make(x.rows(), w.rows);
   products({}, x, w, y);
   return y;
 }
 
 void Backend::add(Tensor x, Tensor delta) {
+  const Timed time = timed(Operation::kOther);
   pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
       for (int64_t i = 0; i < x.cols(); ++i) x.row(t)[i] += delta.row(t)[i];
@@ -98,6 +102,7 @@ void Backend::add(Tensor x, Tensor delta) {
 }
 
 void Backend::rope(Tensor x, RopePairs pairs) {
+  const Timed time = timed(Operation::kRope);
   const int64_t half = x.dim[2] / 2;
   pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
@@ -117,6 +122,7 @@ void Backend::rope(Tensor x, RopePairs pairs) {
 }
 
 void Backend::append_latent(int64_t layer, Tensor latent, Tensor rope_key) {
+  const Timed time = timed(Operation::kAppend);
   pool_.parallel_for(latent.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
       ref::write_latent_row(rows_of(layer, t), position_[static_cast<size_t>(t)], latent.row(t), rope_key.row(t));
@@ -124,6 +130,7 @@ void Backend::append_latent(int64_t layer, Tensor latent, Tensor rope_key) {
 }
 
 void Backend::append_index_key(int64_t layer, Tensor key) {
+  const Timed time = timed(Operation::kAppend);
   pool_.parallel_for(key.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
       ref::write_index_key(rows_of(layer, t), position_[static_cast<size_t>(t)], key.row(t));
@@ -131,6 +138,7 @@ void Backend::append_index_key(int64_t layer, Tensor key) {
 }
 
 Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim) {
+  const Timed time = timed(Operation::kAbsorb);
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2], rank = kv_b.cols;
   const Tensor y = make(rows, heads * rank).split_heads(heads);
   pool_.parallel_for(heads, 1, [&](int64_t begin, int64_t end, int worker) {
@@ -143,6 +151,7 @@ Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim
 }
 
 Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale) {
+  const Timed time = timed(Operation::kAttend);
   const int64_t rows = q_latent.rows(), heads = q_latent.dim[1];
   // With fewer rows than threads, a row's heads are shared out. A head's result does not depend on the cut.
   const int64_t parts = std::clamp<int64_t>((2 * pool_.threads() + rows - 1) / rows, 1, (heads + 15) / 16);
@@ -164,6 +173,7 @@ Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Sele
 }
 
 Tensor Backend::project_values(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, int64_t v_head_dim) {
+  const Timed time = timed(Operation::kProjectValues);
   const int64_t rows = o_latent.rows(), heads = o_latent.dim[1], rank = kv_b.cols;
   const Tensor y = make(rows, heads * v_head_dim);
   const ArenaScope packed_rows(arena_);

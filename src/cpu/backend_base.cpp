@@ -22,6 +22,7 @@ void BackendBase::begin_rows(const Step& step) {
 }
 
 Tensor BackendBase::embed(const MatrixView& table, std::span<const int32_t> tokens) {
+  const Timed time = timed(Operation::kEmbed);
   const Tensor y = make(static_cast<int64_t>(tokens.size()), table.cols);
   for (int64_t t = 0; t < y.rows(); ++t) {
     const int64_t token = tokens[static_cast<size_t>(t)];
@@ -32,12 +33,14 @@ Tensor BackendBase::embed(const MatrixView& table, std::span<const int32_t> toke
 }
 
 Tensor BackendBase::layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias) {
+  const Timed time = timed(Operation::kNorm);
   const Tensor y = make(x.rows(), x.cols());
   ref::layer_norm(x, gain, bias, kLayerNormEps, y);
   return y;
 }
 
 Tensor BackendBase::concat(Tensor a, Tensor b) {
+  const Timed time = timed(Operation::kOther);
   const Tensor y = make(a.rows(), a.cols() + b.cols());
   for (int64_t t = 0; t < y.rows(); ++t) {
     std::copy_n(a.row(t), a.cols(), y.row(t));
@@ -47,6 +50,7 @@ Tensor BackendBase::concat(Tensor a, Tensor b) {
 }
 
 Tensor BackendBase::gather(Tensor x, std::span<const int32_t> rows) {
+  const Timed time = timed(Operation::kOther);
   const Tensor y = make(static_cast<int64_t>(rows.size()), x.cols());
   for (int64_t t = 0; t < y.rows(); ++t) std::copy_n(x.row(rows[static_cast<size_t>(t)]), x.cols(), y.row(t));
   return y;
@@ -59,6 +63,7 @@ Selection BackendBase::all_visible() {
 }
 
 Routing BackendBase::route(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias) {
+  const Timed time = timed(Operation::kRoute);
   const int64_t rows = logits.rows(), k = settings.top_k;
   Routing routing{arena_.allocate<int32_t>(static_cast<size_t>(rows * k)),
                   arena_.allocate<float>(static_cast<size_t>(rows * k)), k};

@@ -1,6 +1,7 @@
 // What the CPU backends share: the step's rows, scratch, and the operations that only move data.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -24,6 +25,26 @@ struct BackendSettings {
   int64_t index_topk = 0;            // 0: dense attention
 };
 
+// Adds the time until its end to the step's profile, if it has one.
+class Timed {
+ public:
+  Timed(StepProfile* profile, Operation operation) : profile_(profile), operation_(operation) {
+    if (profile_) begin_ = Clock::now();
+  }
+  ~Timed() {
+    if (profile_)
+      profile_->seconds[static_cast<size_t>(operation_)] += std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  StepProfile* profile_;
+  Operation operation_;
+  Clock::time_point begin_;
+};
+
 // Tensors returned are scratch: valid until the scope that was open when they were made is closed (`scope()`), at the
 // latest until the next `begin_step`. One thread calls a backend.
 class BackendBase {
@@ -41,6 +62,7 @@ class BackendBase {
  protected:
   explicit BackendBase(BackendSettings settings) : settings_(std::move(settings)) {}
 
+  Timed timed(Operation operation) const { return {step_->profile, operation}; }
   // Names the rows, caches and trace of all operations until the next call; frees all scratch.
   void begin_rows(const Step& step);
   Tensor make(int64_t rows, int64_t cols) {

@@ -13,6 +13,7 @@ constexpr int64_t kQueryTile = 8;
 }  // namespace
 
 IndexQuery Backend::index_query(Tensor q, Tensor w) {
+  const Timed time = timed(Operation::kIndexQuery);
   const int64_t heads = q.dim[1], dim = q.dim[2];
   E4M3* codes = arena_.allocate<E4M3>(static_cast<size_t>(q.rows() * heads * dim));
   float* weights = arena_.allocate<float>(static_cast<size_t>(q.rows() * heads));
@@ -24,6 +25,7 @@ IndexQuery Backend::index_query(Tensor q, Tensor w) {
 }
 
 Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
+  const Timed time = timed(Operation::kIndexSelect);
   const int64_t rows = step_->rows(), k = settings_.index_topk;
   int32_t* index = arena_.allocate<int32_t>(static_cast<size_t>(rows * k));
   int32_t* count = arena_.allocate<int32_t>(static_cast<size_t>(rows));

@@ -15,12 +15,14 @@ struct Backend::ExpertGroup {
 };
 
 Tensor Backend::mlp(Tensor x, const MlpWeights& w) {
+  const Timed time = timed(Operation::kMlp);
   const ExpertGroup all{&w, nullptr, nullptr, x.rows(), 0};
   return run_groups(x, {&all, 1});
 }
 
 Tensor Backend::experts(Tensor x, const MlpWeights* shared, std::span<const MlpWeights> experts,
                         const Routing& routing) {
+  const Timed time = timed(Operation::kExperts);
   const int64_t rows = x.rows(), choices = rows * routing.top_k;
   ExpertGroup* groups = arena_.allocate<ExpertGroup>(experts.size() + 1);
   int32_t* group_rows = arena_.allocate<int32_t>(static_cast<size_t>(choices));

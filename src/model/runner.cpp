@@ -21,7 +21,7 @@ cpu::BackendSettings backend_settings(const ModelConfig& c, const RunnerSettings
   s.rms_norm_eps = static_cast<float>(c.rms_norm_eps);
   s.rope_inv_freq = yarn_inv_freq({c.qk_rope_head_dim, c.rope_theta, yarn.factor, yarn.original_max_position_embeddings,
                                    yarn.beta_fast, yarn.beta_slow});
-  s.index_topk = c.index_topk;
+  s.index_topk = settings.dense_attention ? 0 : c.index_topk;
   return s;
 }
 
@@ -29,8 +29,8 @@ template <typename Backend>
 class ModelRunner final : public Runner {
  public:
   template <typename... Args>
-  explicit ModelRunner(const WeightStore& store, Args&&... backend)
-      : weights_(bind_weights(store)), backend_(std::forward<Args>(backend)...) {}
+  explicit ModelRunner(ModelWeights weights, Args&&... backend)
+      : weights_(std::move(weights)), backend_(std::forward<Args>(backend)...) {}
 
   StepOutput forward(const Step& step) override {
     backend_.begin_step(step);
@@ -70,8 +70,14 @@ KvLayout kv_layout(const ModelConfig& config, LatentFormat format) {
 
 std::unique_ptr<Runner> make_cpu_runner(const WeightStore& store, const RunnerSettings& settings, ThreadPool& pool) {
   const cpu::BackendSettings backend = backend_settings(store.config(), settings);
-  if (settings.isa == Isa::kReference) return std::make_unique<ModelRunner<cpu::ReferenceBackend>>(store, backend);
-  return std::make_unique<ModelRunner<cpu::Backend>>(store, backend, pool);
+  ModelWeights weights = bind_weights(store);
+  if (settings.dense_attention) {
+    for (LayerWeights& layer : weights.layers) layer.attention.indexer.reset();
+    if (weights.mtp) weights.mtp->layer.attention.indexer.reset();
+  }
+  if (settings.isa == Isa::kReference)
+    return std::make_unique<ModelRunner<cpu::ReferenceBackend>>(std::move(weights), backend);
+  return std::make_unique<ModelRunner<cpu::Backend>>(std::move(weights), backend, pool);
 }
 
 }  // namespace fathom

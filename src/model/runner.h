@@ -17,6 +17,7 @@ namespace fathom {
 struct RunnerSettings {
   Isa isa = Isa::kPortable;
   Numerics numerics = Numerics::kW8A16;
+  bool dense_attention = false;  // leave the indexer out: every query attends to all it sees
 };
 
 // Tensors stay valid until the next call.

@@ -1,6 +1,8 @@
 // What one call of the model works on: some tokens of some sequences.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
@@ -31,6 +33,31 @@ class TraceSink {
   virtual std::span<const int32_t> forced_experts(int64_t layer, int64_t position) = 0;
 };
 
+// The operations of a backend, as far as their time is told apart.
+enum class Operation {
+  kEmbed,
+  kNorm,
+  kRope,
+  kLinear,  // projections of attention and indexer, the head
+  kAppend,  // cache rows
+  kIndexQuery,
+  kIndexSelect,  // scores and top-k
+  kAbsorb,
+  kAttend,
+  kProjectValues,
+  kRoute,
+  kMlp,
+  kExperts,
+  kOther,
+};
+inline constexpr size_t kOperationCount = static_cast<size_t>(Operation::kOther) + 1;
+std::string_view operation_name(Operation operation);  // "index_select"
+
+// Seconds that steps spent in each operation; added to, never cleared.
+struct StepProfile {
+  std::array<double, kOperationCount> seconds{};
+};
+
 // The rows of a step are those of its slices, one after the other.
 struct Step {
   std::span<const int32_t> tokens;
@@ -38,6 +65,7 @@ struct Step {
   const KvCache* kv = nullptr;
   std::span<const int32_t> logit_rows;  // rows whose logits are wanted
   TraceSink* trace = nullptr;
+  StepProfile* profile = nullptr;
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 };
