@@ -74,7 +74,10 @@ Result<std::unique_ptr<WeightStore>> WeightStore::open(const std::filesystem::pa
     view.rows = expected.shape[0];
     view.cols = expected.shape[1];
     view.data = store->in_place(*weight);
-    if (scale) view.scale = static_cast<const float*>(store->in_place(*scale));
+    if (scale) {
+      view.scale = static_cast<const float*>(store->in_place(*scale));
+      view.pow2_scale = all_pow2(view.scale, static_cast<int64_t>(scale->bytes.size() / sizeof(float)));
+    }
     store->matrices_.emplace(expected.name.substr(0, expected.name.size() - kWeight.size()), view);
   }
   store->shards_ = std::move(table).take_shards();

@@ -44,11 +44,22 @@ alignas(64) constexpr Fp8Tables kFp8Tables = make_fp8_tables();
 
 class Fp8Expander {
  public:
-  Fp8Expander()
-      : high0_(_mm512_loadu_si512(kFp8Tables.high.data())),
-        high1_(_mm512_loadu_si512(kFp8Tables.high.data() + 64)),
-        low0_(_mm512_loadu_si512(kFp8Tables.low.data())),
-        low1_(_mm512_loadu_si512(kFp8Tables.low.data() + 64)),
+  // Codes become value · 2^exponent, |exponent| ≤ 100: exact.
+  explicit Fp8Expander(int exponent = 0) : order_(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7)) {
+    scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low0_, high0_);
+    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low1_, high1_);
+  }
+
+  // What `Fp8Expander(exponent)` is made of, for those who change exponents often.
+  struct alignas(64) Tables {
+    __m512i high0, high1, low0, low1;
+  };
+  Tables tables() const { return {high0_, high1_, low0_, low1_}; }
+  explicit Fp8Expander(const Tables& t)
+      : high0_(t.high0),
+        high1_(t.high1),
+        low0_(t.low0),
+        low1_(t.low1),
         order_(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7)) {}
 
   // 64 codes -> 64 BF16: elements 0–31 in `first`, 32–63 in `second`.
@@ -74,6 +85,19 @@ class Fp8Expander {
   }
 
  private:
+  // The exponent's last bit is the top bit of the lower byte. `constant` entries (zero, NaN) stay as they are.
+  static void scale_table(const uint8_t* low, const uint8_t* high, int exponent, __mmask64 constant, __m512i& low_out,
+                          __m512i& high_out) {
+    const __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
+    const bool odd = exponent & 1;
+    const __mmask64 carry = odd ? _mm512_movepi8_mask(l) : 0;
+    const __m512i flipped = _mm512_xor_si512(l, _mm512_set1_epi8(odd ? static_cast<char>(0x80) : 0));
+    __m512i raised = _mm512_add_epi8(h, _mm512_set1_epi8(static_cast<char>((exponent - (odd ? 1 : 0)) / 2)));
+    raised = _mm512_mask_add_epi8(raised, carry, raised, _mm512_set1_epi8(1));
+    low_out = _mm512_mask_mov_epi8(flipped, constant, l);
+    high_out = _mm512_mask_mov_epi8(raised, constant, h);
+  }
+
   __m512i high0_, high1_, low0_, low1_, order_;
 };
 
@@ -107,6 +131,23 @@ template <int K, int NV>
       for (int j = 0; j < NV; ++j) acc[i][j] = dp(acc[i][j], k, q[j]);
     }
   }
+}
+
+// 16 values to E4M3 codes: nearest, ties to even, saturating; NaN stays NaN. As to_e4m3 of tensor/dtypes.h.
+[[maybe_unused]] inline __m128i round_e4m3(__m512 x) {
+  const __m512i sign = _mm512_and_si512(_mm512_srli_epi32(_mm512_castps_si512(x), 24), _mm512_set1_epi32(0x80));
+  const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+  const __m512 size = _mm512_min_ps(_mm512_abs_ps(x), _mm512_set1_ps(kE4m3Max));
+  const __m512i u = _mm512_castps_si512(size);
+  // Normal: keep three bits of mantissa; the exponent's bias changes from 127 to 7.
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 20), _mm512_set1_epi32(1));
+  __m512i code = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7ffff)), odd), 20);
+  code = _mm512_sub_epi32(code, _mm512_set1_epi32(120 << 3));
+  // Subnormal: units of 2^-9. Rounding up to 8 units gives the code of the first normal, as it must.
+  const __mmask16 small = _mm512_cmp_ps_mask(size, _mm512_set1_ps(0x1p-6f), _CMP_LT_OQ);
+  code = _mm512_mask_mov_epi32(code, small, _mm512_cvtps_epi32(_mm512_mul_ps(size, _mm512_set1_ps(512.0f))));
+  code = _mm512_mask_mov_epi32(code, nan, _mm512_set1_epi32(0x7f));
+  return _mm512_cvtepi32_epi8(_mm512_or_si512(code, sign));
 }
 
 // e^x for x ≤ 0, relative error below 2e-7: 2^n · 2^f with |f| ≤ ½ and the Taylor series of 2^f to degree 7.

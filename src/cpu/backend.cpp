@@ -38,7 +38,8 @@ Tensor Backend::rms_norm(Tensor x, std::span<const float> gain) {
   const Timed time = timed(Operation::kNorm);
   const Tensor y = make(x.rows(), x.cols());
   pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
-    ref::rms_norm(x.rows_at(begin, end - begin), gain, settings_.rms_norm_eps, y.rows_at(begin, end - begin));
+    for (int64_t t = begin; t < end; ++t)
+      kernels_.rms_norm(x.row(t), gain.data(), x.cols(), settings_.rms_norm_eps, y.row(t));
   });
   return y;
 }
@@ -48,49 +49,48 @@ InputRounding Backend::rounding_for(const MatrixView& w) const {
   return w.dtype == DType::kF8E4M3 ? settings_.fp8_input : InputRounding::kBf16;
 }
 
-PackedRows Backend::pack(Tensor x, InputRounding rounding) {
-  const int64_t stride = PackedRows::stride_for(x.cols()), groups = stride / kFp8Group;
-  BF16* data = arena_.allocate<BF16>(static_cast<size_t>(x.rows() * stride));
-  const bool scaled = rounding != InputRounding::kBf16;
-  float* scale = scaled ? arena_.allocate<float>(static_cast<size_t>(x.rows() * groups)) : nullptr;
-  pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      kernels_.pack_row(rounding, x.row(t), x.cols(), data + t * stride, scaled ? scale + t * groups : nullptr);
-  });
-  return {data, stride, scale};
+PackedRows Backend::make_packed(RowFormat format, int64_t rows, int64_t k, Arena& arena) const {
+  PackedRows packed{format, rows, k, nullptr, nullptr};
+  packed.data = arena.allocate<std::byte>(kernels_.packed_bytes(format, rows, k));
+  if (format == RowFormat::kBf16Scaled)
+    packed.scale = arena.allocate<float>(static_cast<size_t>(rows * ((k + kFp8Group - 1) / kFp8Group)));
+  return packed;
 }
 
-void Backend::products(const PackedRows& x, Tensor x_exact, const MatrixView& w, Tensor y) {
-  const int64_t panels = (w.rows + kPanelRows - 1) / kPanelRows;
-  pool_.parallel_for(panels, 1, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t n = p * kPanelRows, count = std::min(kPanelRows, w.rows - n);
-      if (x.data)
-        kernels_.gemm({x, nullptr, y.rows(), w, n, count, y.data + n, y.stride[0]},
-                      worker_arenas_[static_cast<size_t>(worker)]);
-      else
-        kernels_.gemm_exact(x_exact.data, x_exact.stride[0], y.rows(), w, n, count, y.data + n, y.stride[0]);
+int64_t Backend::rows_per_task(int64_t rows) const {
+  constexpr int64_t kTasksPerThread = 4, kLeast = 32, kMost = 256;  // kMost: an expanded panel must stay in L2
+  const int64_t share = rows / (kTasksPerThread * pool_.threads());
+  return std::clamp((share + kLeast - 1) / kLeast * kLeast, kLeast, kMost);
+}
+
+Tensor Backend::product(Tensor x, const MatrixView& w, InputRounding rounding) {
+  FATHOM_CHECK(x.cols() == w.cols, "input of {} columns, weight ({},{})", x.cols(), w.rows, w.cols);
+  const Tensor y = make(x.rows(), w.rows);
+  const ArenaScope temporaries(arena_);
+  const PackedRows packed = make_packed(kernels_.row_format(rounding, w.dtype), x.rows(), w.cols, arena_);
+  pool_.parallel_for(x.rows(), kPackGroup, [&](int64_t begin, int64_t end, int) {
+    kernels_.pack(packed, rounding, {x.data, x.stride[0], nullptr}, begin, end);
+  });
+  const int64_t per_task = rows_per_task(w.rows), tasks = (w.rows + per_task - 1) / per_task;
+  pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task * per_task;
+      kernels_.gemm({packed, w, n, std::min(per_task, w.rows - n), y.data + n, y.stride[0]},
+                    worker_arenas_[static_cast<size_t>(worker)]);
     }
   });
+  return y;
 }
 
 Tensor Backend::linear(Tensor x, const MatrixView& w) {
   const Timed time = timed(Operation::kLinear);
-  FATHOM_CHECK(x.cols() == w.cols, "input of {} columns, weight ({},{})", x.cols(), w.rows, w.cols);
-  const Tensor y = make(x.rows(), w.rows);
-  const ArenaScope packed_rows(arena_);
-  const InputRounding rounding = rounding_for(w);
-  products(rounding == InputRounding::kExact ? PackedRows{} : pack(x, rounding), x, w, y);
-  return y;
+  return product(x, w, rounding_for(w));
 }
 
 Tensor Backend::linear_exact(Tensor x, const MatrixView& w) {
   if (w.dtype == DType::kF8E4M3) return linear(x, w);  // an FP8 router or indexer weight has no exact product to keep
   const Timed time = timed(Operation::kLinear);
-  FATHOM_CHECK(x.cols() == w.cols, "input of {} columns, weight ({},{})", x.cols(), w.rows, w.cols);
-  const Tensor y = make(x.rows(), w.rows);
-  products({}, x, w, y);
-  return y;
+  return product(x, w, InputRounding::kExact);
 }
 
 void Backend::add(Tensor x, Tensor delta) {
@@ -107,16 +107,7 @@ void Backend::rope(Tensor x, RopePairs pairs) {
   pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
       const float *cos = &rope_cos_[static_cast<size_t>(t * half)], *sin = &rope_sin_[static_cast<size_t>(t * half)];
-      for (int64_t h = 0; h < x.dim[1]; ++h) {
-        float* v = x.at(t, h);
-        for (int64_t i = 0; i < half; ++i) {
-          float& a = pairs == RopePairs::kInterleaved ? v[2 * i] : v[i];
-          float& b = pairs == RopePairs::kInterleaved ? v[2 * i + 1] : v[i + half];
-          const float a0 = a, b0 = b;
-          a = a0 * cos[i] - b0 * sin[i];
-          b = a0 * sin[i] + b0 * cos[i];
-        }
-      }
+      for (int64_t h = 0; h < x.dim[1]; ++h) kernels_.rope(pairs, cos, sin, half, x.at(t, h));
     }
   });
 }
@@ -132,9 +123,37 @@ void Backend::append_latent(int64_t layer, Tensor latent, Tensor rope_key) {
 void Backend::append_index_key(int64_t layer, Tensor key) {
   const Timed time = timed(Operation::kAppend);
   pool_.parallel_for(key.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t)
-      ref::write_index_key(rows_of(layer, t), position_[static_cast<size_t>(t)], key.row(t));
+    for (int64_t t = begin; t < end; ++t) {
+      const KvRows kv = rows_of(layer, t);
+      const int64_t s = position_[static_cast<size_t>(t)];
+      *kv.index_scale(s) = kernels_.index_key(key.row(t), key.cols(), kv.index_codes(s));
+    }
   });
+}
+
+Routing Backend::route(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias) {
+  const Timed time = timed(Operation::kRoute);
+  const Routing routing = make_routing(logits.rows(), settings.top_k);
+  pool_.parallel_for(logits.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
+    route_rows(settings, layer, logits, bias, begin, end, routing);
+  });
+  return routing;
+}
+
+Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
+                          const Selection& selection, float scale) {
+  // 64 rows of 128 heads are 16 MB, and enough for each weight that is expanded.
+  constexpr int64_t kRowsAtOnce = 64;
+  const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2];
+  const Tensor o = make(rows, heads * v_head_dim);
+  for (int64_t t = 0; t < rows; t += kRowsAtOnce) {
+    const ArenaScope temporaries(arena_);
+    const int64_t count = std::min(kRowsAtOnce, rows - t);
+    const Tensor q_latent = absorb(q_nope.rows_at(t, count), kv_b, v_head_dim);
+    const Tensor o_latent = attend(layer, q_latent, q_rope.rows_at(t, count), selection, scale, t);
+    project_values_into(o_latent, kv_b, nope, o.rows_at(t, count));
+  }
+  return o;
 }
 
 Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim) {
@@ -150,7 +169,8 @@ Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim
   return y;
 }
 
-Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale) {
+Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale,
+                       int64_t first_row) {
   const Timed time = timed(Operation::kAttend);
   const int64_t rows = q_latent.rows(), heads = q_latent.dim[1];
   // With fewer rows than threads, a row's heads are shared out. A head's result does not depend on the cut.
@@ -158,14 +178,13 @@ Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Sele
   const int64_t per_part = ((heads + parts - 1) / parts + 15) / 16 * 16;
   pool_.parallel_for(rows * parts, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t t = task / parts, h = task % parts * per_part;
+      const int64_t i = task / parts, h = task % parts * per_part, t = first_row + i;
       if (h >= heads) continue;
-      const size_t row = static_cast<size_t>(t);
-      const bool all = selection.count[t] == position_[row] + 1;
+      const bool all = selection.count[t] == position_[static_cast<size_t>(t)] + 1;
       kernels_.attend(
-          {q_latent.at(t, h), q_latent.stride[1], q_rope.at(t, h), q_rope.stride[1], std::min(per_part, heads - h),
+          {q_latent.at(i, h), q_latent.stride[1], q_rope.at(i, h), q_rope.stride[1], std::min(per_part, heads - h),
            rows_of(layer, t), all ? nullptr : selection.index + t * selection.stride, selection.count[t], scale,
-           q_latent.at(t, h), q_latent.stride[1]},
+           q_latent.at(i, h), q_latent.stride[1]},
           worker_arenas_[static_cast<size_t>(worker)]);
     }
   });
@@ -173,30 +192,27 @@ Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Sele
 }
 
 Tensor Backend::project_values(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, int64_t v_head_dim) {
+  const Tensor y = make(o_latent.rows(), o_latent.dim[1] * v_head_dim);
+  project_values_into(o_latent, kv_b, nope_dim, y);
+  return y;
+}
+
+void Backend::project_values_into(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, Tensor y) {
   const Timed time = timed(Operation::kProjectValues);
-  const int64_t rows = o_latent.rows(), heads = o_latent.dim[1], rank = kv_b.cols;
-  const Tensor y = make(rows, heads * v_head_dim);
-  const ArenaScope packed_rows(arena_);
-  // As (T·H, R): a head's rows are `heads` apart. The inputs of this product are never FP8 (docs/numerics.md).
-  const bool exact = kv_b.dtype == DType::kF32;
-  PackedRows packed;
-  if (!exact) packed = pack(Tensor::matrix(o_latent.data, rows * heads, rank), InputRounding::kBf16);
-  const int64_t panels = (v_head_dim + kPanelRows - 1) / kPanelRows;
-  pool_.parallel_for(heads * panels, 1, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t h = task / panels, v = task % panels * kPanelRows, count = std::min(kPanelRows, v_head_dim - v);
-      const int64_t n = h * (nope_dim + v_head_dim) + nope_dim + v;
-      float* out = y.data + h * v_head_dim + v;
-      if (exact) {
-        kernels_.gemm_exact(o_latent.at(0, h), o_latent.stride[0], rows, kv_b, n, count, out, y.cols());
-      } else {
-        const PackedRows head{packed.data + h * packed.stride, packed.stride * heads, nullptr};
-        kernels_.gemm({head, nullptr, rows, kv_b, n, count, out, y.cols()},
-                      worker_arenas_[static_cast<size_t>(worker)]);
-      }
+  const int64_t rows = o_latent.rows(), heads = o_latent.dim[1], rank = kv_b.cols, v_head_dim = y.cols() / heads;
+  // The inputs of this product are never FP8 (docs/numerics.md).
+  const InputRounding rounding = kv_b.dtype == DType::kF32 ? InputRounding::kExact : InputRounding::kBf16;
+  pool_.parallel_for(heads, 1, [&](int64_t begin, int64_t end, int worker) {
+    Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
+    for (int64_t h = begin; h < end; ++h) {
+      const ArenaScope scope(scratch);
+      const PackedRows packed = make_packed(kernels_.row_format(rounding, kv_b.dtype), rows, rank, scratch);
+      kernels_.pack(packed, rounding, {o_latent.at(0, h), o_latent.stride[0], nullptr}, 0, rows);
+      kernels_.gemm(
+          {packed, kv_b, h * (nope_dim + v_head_dim) + nope_dim, v_head_dim, y.data + h * v_head_dim, y.stride[0]},
+          scratch);
     }
   });
-  return y;
 }
 
 }  // namespace fathom::cpu

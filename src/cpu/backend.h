@@ -31,21 +31,30 @@ class Backend : public BackendBase {
   IndexQuery index_query(Tensor q, Tensor w);                         // (T,H,D) (T,H)
   Selection index_select(int64_t layer, const IndexQuery& query);
 
+  // The three lines below, a few rows at a time: the absorbed queries are the largest activations of the model.
+  Tensor attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
+                   const Selection& selection, float scale);                 // -> (T,H·Dv)
   Tensor absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim);  // (T,H,Dn) -> (T,H,R)
-  // Overwrites q_latent with the result: the two are the largest activations of the model.
-  Tensor attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale);
+  // Overwrites q_latent with the result. Row i is row first_row + i of the step.
+  Tensor attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale,
+                int64_t first_row = 0);
   Tensor project_values(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, int64_t v_head_dim);  // -> (T,H·Dv)
 
+  Routing route(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias);
   Tensor mlp(Tensor x, const MlpWeights& w);
   Tensor experts(Tensor x, const MlpWeights* shared, std::span<const MlpWeights> experts, const Routing& routing);
 
  private:
   struct ExpertGroup;
   InputRounding rounding_for(const MatrixView& w) const;
-  PackedRows pack(Tensor x, InputRounding rounding);
-  void products(const PackedRows& x, Tensor x_exact, const MatrixView& w, Tensor y);
+  // Scratch for `rows` packed rows; pack_rows fills it.
+  PackedRows make_packed(RowFormat format, int64_t rows, int64_t k, Arena& arena) const;
+  Tensor product(Tensor x, const MatrixView& w, InputRounding rounding);
+  // Weight rows per task: a multiple of 32, so many that each thread has several tasks to take.
+  int64_t rows_per_task(int64_t rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);
+  void project_values_into(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, Tensor y);
   Tensor run_groups(Tensor x, std::span<const ExpertGroup> groups);
 
   ThreadPool& pool_;

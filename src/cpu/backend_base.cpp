@@ -27,7 +27,10 @@ Tensor BackendBase::embed(const MatrixView& table, std::span<const int32_t> toke
   for (int64_t t = 0; t < y.rows(); ++t) {
     const int64_t token = tokens[static_cast<size_t>(t)];
     FATHOM_CHECK(token >= 0 && token < table.rows, "token {} of {}", token, table.rows);
-    for (int64_t i = 0; i < table.cols; ++i) y.row(t)[i] = table.at(token, i);
+    if (table.dtype == DType::kBF16)
+      for (int64_t i = 0; i < table.cols; ++i) y.row(t)[i] = to_float(table.bf16()[token * table.cols + i]);
+    else
+      for (int64_t i = 0; i < table.cols; ++i) y.row(t)[i] = table.at(token, i);
   }
   return y;
 }
@@ -62,12 +65,10 @@ Selection BackendBase::all_visible() {
   return {nullptr, count, 0};
 }
 
-Routing BackendBase::route(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias) {
-  const Timed time = timed(Operation::kRoute);
-  const int64_t rows = logits.rows(), k = settings.top_k;
-  Routing routing{arena_.allocate<int32_t>(static_cast<size_t>(rows * k)),
-                  arena_.allocate<float>(static_cast<size_t>(rows * k)), k};
-  for (int64_t t = 0; t < rows; ++t) {
+void BackendBase::route_rows(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias,
+                             int64_t begin, int64_t end, const Routing& routing) const {
+  const int64_t k = settings.top_k;
+  for (int64_t t = begin; t < end; ++t) {
     const std::span<const int32_t> forced = step_->trace
                                                 ? step_->trace->forced_experts(layer, position_[static_cast<size_t>(t)])
                                                 : std::span<const int32_t>{};
@@ -76,7 +77,6 @@ Routing BackendBase::route(const RouterSettings& settings, int64_t layer, Tensor
     fathom::route(settings, logits.row(t), bias, forced.empty() ? nullptr : forced.data(), routing.expert + t * k,
                   routing.weight + t * k);
   }
-  return routing;
 }
 
 }  // namespace fathom::cpu

@@ -33,7 +33,8 @@ class Timed {
   }
   ~Timed() {
     if (profile_)
-      profile_->seconds[static_cast<size_t>(operation_)] += std::chrono::duration<double>(Clock::now() - begin_).count();
+      profile_->seconds[static_cast<size_t>(operation_)] +=
+          std::chrono::duration<double>(Clock::now() - begin_).count();
   }
   Timed(const Timed&) = delete;
   Timed& operator=(const Timed&) = delete;
@@ -57,7 +58,6 @@ class BackendBase {
   Tensor concat(Tensor a, Tensor b);                       // (T,A) (T,B) -> (T,A+B)
   Tensor gather(Tensor x, std::span<const int32_t> rows);  // (T,D) -> (rows,D)
   Selection all_visible();                                 // dense attention
-  Routing route(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias);
 
  protected:
   explicit BackendBase(BackendSettings settings) : settings_(std::move(settings)) {}
@@ -68,6 +68,12 @@ class BackendBase {
   Tensor make(int64_t rows, int64_t cols) {
     return Tensor::matrix(arena_.allocate<float>(static_cast<size_t>(rows * cols)), rows, cols);
   }
+  Routing make_routing(int64_t rows, int64_t top_k) {
+    return {arena_.allocate<int32_t>(static_cast<size_t>(rows * top_k)),
+            arena_.allocate<float>(static_cast<size_t>(rows * top_k)), top_k};
+  }
+  void route_rows(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias,
+                  int64_t begin, int64_t end, const Routing& routing) const;
   // The cache of the sequence that a row of the step belongs to.
   KvRows rows_of(int64_t layer, int64_t row) const {
     return {step_->kv, layer, step_->slices[static_cast<size_t>(slice_[static_cast<size_t>(row)])].blocks};

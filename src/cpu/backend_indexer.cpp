@@ -1,5 +1,6 @@
 // The indexer half of the CPU backend: queries, scores, selection.
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "cpu/backend.h"
@@ -19,7 +20,7 @@ IndexQuery Backend::index_query(Tensor q, Tensor w) {
   float* weights = arena_.allocate<float>(static_cast<size_t>(q.rows() * heads));
   pool_.parallel_for(q.rows(), 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
-      ref::index_query(q.row(t), w.row(t), heads, dim, codes + t * heads * dim, weights + t * heads);
+      kernels_.index_query(q.row(t), w.row(t), heads, dim, codes + t * heads * dim, weights + t * heads);
   });
   return {codes, weights, heads, dim};
 }
@@ -68,10 +69,17 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
   int64_t* found_count =
       parts > 1 ? arena_.allocate<int64_t>(static_cast<size_t>(tile_count * kQueryTile * parts)) : nullptr;
 
-  const auto store = [&](int64_t t, std::span<const uint64_t> keys) {
+  // In rising order, by way of a map of bits: cheaper than sorting when a row has thousands of keys.
+  const auto store = [&](int64_t t, std::span<const uint64_t> keys, Arena& scratch) {
+    const ArenaScope scope(scratch);
+    const int64_t words = position_[static_cast<size_t>(t)] / 64 + 1;
+    uint64_t* chosen = scratch.allocate<uint64_t>(static_cast<size_t>(words));
+    std::fill_n(chosen, words, 0);
+    for (uint64_t key : keys) chosen[candidate_index(key) / 64] |= uint64_t{1} << candidate_index(key) % 64;
     int32_t* out = index + t * k;
-    for (size_t i = 0; i < keys.size(); ++i) out[i] = static_cast<int32_t>(candidate_index(keys[i]));
-    std::sort(out, out + keys.size());
+    for (int64_t w = 0; w < words; ++w)
+      for (uint64_t bits = chosen[w]; bits != 0; bits &= bits - 1)
+        *out++ = static_cast<int32_t>(64 * w + std::countr_zero(bits));
   };
 
   pool_.parallel_for(tile_count * parts, 1, [&](int64_t begin, int64_t end, int worker) {
@@ -89,7 +97,7 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       TopK* best = scratch.allocate<TopK>(static_cast<size_t>(kQueryTile));
       for (int64_t i = 0; i < tile.rows; ++i) {
         queries[i] = packed + static_cast<size_t>(tile.first + i) * packed_bytes;
-        best[i] = TopK(scratch.allocate<uint64_t>(static_cast<size_t>(capacity)), k);
+        best[i] = TopK(kernels_, scratch.allocate<uint64_t>(static_cast<size_t>(capacity)), k);
       }
       for (int64_t b = part * per_part; b < std::min(blocks, (part + 1) * per_part); ++b) {
         const int64_t s = b * kBlockTokens, keys = std::min(kBlockTokens, visible - s);
@@ -104,7 +112,7 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       for (int64_t i = 0; i < tile.rows; ++i) {
         const std::span<const uint64_t> keys = best[i].finish();
         if (parts == 1) {
-          store(tile.first + i, keys);
+          store(tile.first + i, keys, scratch);
           continue;
         }
         const int64_t slot = (task / parts * kQueryTile + i) * parts + part;
@@ -120,7 +128,7 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       for (int64_t tile = begin; tile < end; ++tile) {
         for (int64_t i = 0; i < tiles[tile].rows; ++i) {
           const ArenaScope scope(scratch);
-          uint64_t* merged = scratch.allocate<uint64_t>(static_cast<size_t>(parts * k));
+          uint64_t* merged = scratch.allocate<uint64_t>(static_cast<size_t>(2 * parts * k + 8));
           int64_t size = 0;
           for (int64_t part = 0; part < parts; ++part) {
             const int64_t slot = (tile * kQueryTile + i) * parts + part;
@@ -128,8 +136,8 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
             size += found_count[slot];
           }
           const int64_t kept = std::min(size, k);
-          std::nth_element(merged, merged + kept - 1, merged + size, std::greater<>());
-          store(tiles[tile].first + i, {merged, static_cast<size_t>(kept)});
+          kernels_.select_largest(merged, size, kept, merged + parts * k);
+          store(tiles[tile].first + i, {merged, static_cast<size_t>(kept)}, scratch);
         }
       }
     });

@@ -49,98 +49,92 @@ Tensor Backend::experts(Tensor x, const MlpWeights* shared, std::span<const MlpW
 }
 
 // y[t] = Σ over groups, in their order, of weight · down(silu(gate x) · up x).
-// Three passes over all groups together, so that a decode step's few rows still fill every thread:
-//   1. by (group, panel of intermediate columns): h = silu(gate x) · up x
-//   2. by row: round h for the next product
-//   3. by panel of output columns, each thread adding all groups to its own columns in their order
+// Passes over all groups together, so that a decode step's few rows still fill every thread:
+//   1. by (group, 16 rows): pack the input
+//   2. by (group, panel of intermediate columns): h = silu(gate x) · up x
+//   3. by (group, 16 rows): pack h
+//   4. by panel of output columns, each thread adding all groups to its own columns in their order
 Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
-  const int64_t rows = x.rows(), width = x.cols();
+  const int64_t rows = x.rows(), width = x.cols(), group_count = static_cast<int64_t>(groups.size());
   const Tensor y = make(rows, width);
   const ArenaScope temporaries(arena_);
   int64_t inner_rows = 0, inner_width = 0, most_rows = 0;
   for (const ExpertGroup& g : groups) {
+    FATHOM_CHECK(g.weights->gate.dtype == g.weights->up.dtype, "gate is {}, up is {}",
+                 dtype_name(g.weights->gate.dtype), dtype_name(g.weights->up.dtype));
     inner_rows += g.count;
     inner_width = std::max(inner_width, g.weights->gate.rows);
     most_rows = std::max(most_rows, g.count);
   }
-  // Weights of one checkpoint may differ in dtype from group to group: pack the input once per rounding that occurs.
-  const PackedRows packed_bf16 = pack(x, InputRounding::kBf16);
-  const PackedRows packed_fp8 =
-      settings_.fp8_input == InputRounding::kBf16 ? packed_bf16 : pack(x, settings_.fp8_input);
+
+  // Which group and rows the i-th stretch of 16 rows is.
+  struct Stretch {
+    int64_t group = 0, begin = 0, end = 0;
+  };
+  Stretch* stretches = arena_.allocate<Stretch>(static_cast<size_t>(inner_rows / kPackGroup + group_count));
+  int64_t stretch_count = 0;
+  for (int64_t i = 0; i < group_count; ++i)
+    for (int64_t r = 0; r < groups[static_cast<size_t>(i)].count; r += kPackGroup)
+      stretches[stretch_count++] = {i, r, std::min(r + kPackGroup, groups[static_cast<size_t>(i)].count)};
+
+  PackedRows* inputs = arena_.allocate<PackedRows>(groups.size());
+  PackedRows* inner_inputs = arena_.allocate<PackedRows>(groups.size());
+  for (size_t i = 0; i < groups.size(); ++i) {
+    const ExpertGroup& g = groups[i];
+    const MatrixView &gate = g.weights->gate, &down = g.weights->down;
+    inputs[i] = make_packed(kernels_.row_format(rounding_for(gate), gate.dtype), g.count, gate.cols, arena_);
+    inner_inputs[i] = make_packed(kernels_.row_format(rounding_for(down), down.dtype), g.count, down.cols, arena_);
+  }
   const Tensor h = make(inner_rows, inner_width);
 
-  const auto product = [&](const ExpertGroup& g, const MatrixView& w, const PackedRows& bf16, const PackedRows& fp8,
-                           const float* rows_exact, const int32_t* row_index, int64_t n, int64_t count, float* out,
-                           Arena& scratch) {
-    if (w.dtype == DType::kF32)
-      kernels_.gemm_exact(rows_exact, w.cols, g.count, w, n, count, out, kPanelRows);
-    else
-      kernels_.gemm({w.dtype == DType::kF8E4M3 ? fp8 : bf16, row_index, g.count, w, n, count, out, kPanelRows},
-                    scratch);
-  };
-  const auto gathered = [&](const ExpertGroup& g, Arena& scratch) -> const float* {
-    if (g.weights->gate.dtype != DType::kF32) return nullptr;
-    float* out = scratch.allocate<float>(static_cast<size_t>(g.count * width));
-    for (int64_t i = 0; i < g.count; ++i) std::copy_n(x.row(g.rows ? g.rows[i] : i), width, out + i * width);
-    return out;
-  };
+  pool_.parallel_for(stretch_count, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Stretch s = stretches[i];
+      const ExpertGroup& g = groups[static_cast<size_t>(s.group)];
+      kernels_.pack(inputs[s.group], rounding_for(g.weights->gate), {x.data, x.stride[0], g.rows}, s.begin, s.end);
+    }
+  });
 
-  const int64_t panels = (inner_width + kPanelRows - 1) / kPanelRows;
-  pool_.parallel_for(static_cast<int64_t>(groups.size()) * panels, 1, [&](int64_t begin, int64_t end, int worker) {
+  const int64_t inner_task = rows_per_task(inner_width), panels = (inner_width + inner_task - 1) / inner_task;
+  pool_.parallel_for(group_count * panels, 1, [&](int64_t begin, int64_t end, int worker) {
     Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
     for (int64_t task = begin; task < end; ++task) {
       const ExpertGroup& g = groups[static_cast<size_t>(task / panels)];
-      const int64_t n = task % panels * kPanelRows, count = std::min(kPanelRows, g.weights->gate.rows - n);
+      const int64_t n = task % panels * inner_task, count = std::min(inner_task, g.weights->gate.rows - n);
       if (count <= 0) continue;
       const ArenaScope scope(scratch);
-      float* gate = scratch.allocate<float>(static_cast<size_t>(g.count * kPanelRows));
-      float* up = scratch.allocate<float>(static_cast<size_t>(g.count * kPanelRows));
-      const float* rows_exact = gathered(g, scratch);
-      product(g, g.weights->gate, packed_bf16, packed_fp8, rows_exact, g.rows, n, count, gate, scratch);
-      product(g, g.weights->up, packed_bf16, packed_fp8, rows_exact, g.rows, n, count, up, scratch);
+      float* gate = scratch.allocate<float>(static_cast<size_t>(g.count * count));
+      float* up = scratch.allocate<float>(static_cast<size_t>(g.count * count));
+      kernels_.gemm({inputs[task / panels], g.weights->gate, n, count, gate, count}, scratch);
+      kernels_.gemm({inputs[task / panels], g.weights->up, n, count, up, count}, scratch);
       for (int64_t i = 0; i < g.count; ++i)
-        for (int64_t j = 0; j < count; ++j)
-          h.row(g.first + i)[n + j] = silu(gate[i * kPanelRows + j]) * up[i * kPanelRows + j];
+        kernels_.silu_product(gate + i * count, up + i * count, count, h.row(g.first + i) + n);
     }
   });
 
-  const int64_t stride = PackedRows::stride_for(inner_width), scale_groups = stride / kFp8Group;
-  const bool fp8_scaled = settings_.fp8_input != InputRounding::kBf16;
-  BF16* h_packed = arena_.allocate<BF16>(static_cast<size_t>(inner_rows * stride));
-  float* h_scale = fp8_scaled ? arena_.allocate<float>(static_cast<size_t>(inner_rows * scale_groups)) : nullptr;
-  int32_t* group_of = arena_.allocate<int32_t>(static_cast<size_t>(inner_rows));
-  for (size_t i = 0; i < groups.size(); ++i)
-    std::fill_n(group_of + groups[i].first, groups[i].count, static_cast<int32_t>(i));
-  pool_.parallel_for(inner_rows, 4, [&](int64_t begin, int64_t end, int) {
-    for (int64_t r = begin; r < end; ++r) {
-      const MatrixView& down = groups[static_cast<size_t>(group_of[r])].weights->down;
-      if (down.dtype == DType::kF32) continue;
-      kernels_.pack_row(rounding_for(down), h.row(r), down.cols, h_packed + r * stride,
-                        h_scale ? h_scale + r * scale_groups : nullptr);
+  pool_.parallel_for(stretch_count, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Stretch s = stretches[i];
+      const ExpertGroup& g = groups[static_cast<size_t>(s.group)];
+      kernels_.pack(inner_inputs[s.group], rounding_for(g.weights->down), {h.row(g.first), h.stride[0], nullptr},
+                    s.begin, s.end);
     }
   });
 
-  pool_.parallel_for((width + kPanelRows - 1) / kPanelRows, 1, [&](int64_t begin, int64_t end, int worker) {
+  const int64_t out_task = rows_per_task(width);
+  pool_.parallel_for((width + out_task - 1) / out_task, 1, [&](int64_t begin, int64_t end, int worker) {
     Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
-    for (int64_t p = begin; p < end; ++p) {
-      const int64_t n = p * kPanelRows, count = std::min(kPanelRows, width - n);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t n = task * out_task, count = std::min(out_task, width - n);
       const ArenaScope scope(scratch);
-      float* out = scratch.allocate<float>(static_cast<size_t>(most_rows * kPanelRows));
+      float* out = scratch.allocate<float>(static_cast<size_t>(most_rows * count));
       for (int64_t t = 0; t < rows; ++t) std::fill_n(y.row(t) + n, count, 0.0f);
-      for (const ExpertGroup& g : groups) {
-        const MatrixView& down = g.weights->down;
-        if (down.dtype == DType::kF32) {
-          kernels_.gemm_exact(h.row(g.first), h.cols(), g.count, down, n, count, out, kPanelRows);
-        } else {
-          const bool scaled = down.dtype == DType::kF8E4M3 && fp8_scaled;
-          const PackedRows in{h_packed + g.first * stride, stride, scaled ? h_scale + g.first * scale_groups : nullptr};
-          kernels_.gemm({in, nullptr, g.count, down, n, count, out, kPanelRows}, scratch);
-        }
-        for (int64_t i = 0; i < g.count; ++i) {
-          float* row = y.row(g.rows ? g.rows[i] : i) + n;
-          const float weight = g.row_weight ? g.row_weight[i] : 1.0f;
-          for (int64_t j = 0; j < count; ++j) row[j] += weight * out[i * kPanelRows + j];
-        }
+      for (size_t i = 0; i < groups.size(); ++i) {
+        const ExpertGroup& g = groups[i];
+        kernels_.gemm({inner_inputs[i], g.weights->down, n, count, out, count}, scratch);
+        for (int64_t r = 0; r < g.count; ++r)
+          kernels_.add_weighted(g.row_weight ? g.row_weight[r] : 1.0f, out + r * count, count,
+                                y.row(g.rows ? g.rows[r] : r) + n);
       }
     }
   });

@@ -12,5 +12,13 @@ size_t index_query_bytes(int64_t heads, int64_t dim);
 void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);
 void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
                   const float* scales, int64_t count, float* score, Arena& scratch);
+int64_t candidates(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out);
+uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
+void rms_norm(const float* x, const float* gain, int64_t d, float eps, float* y);
+void rope(RopePairs pairs, const float* cos, const float* sin, int64_t half, float* x);
+void index_query(const float* q, const float* w, int64_t heads, int64_t dim, E4M3* codes, float* weights);
+float index_key(const float* k, int64_t dim, E4M3* codes);
+void silu_product(const float* gate, const float* up, int64_t count, float* y);
+void add_weighted(float weight, const float* x, int64_t count, float* y);
 
 }  // namespace fathom::cpu::avx512

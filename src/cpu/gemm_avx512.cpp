@@ -8,13 +8,16 @@
 
 #include "cpu/avx512.h"
 #include "cpu/functions_avx512.h"
+#include "cpu/packing.h"
 
 namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int kTileN = 4;          // weight rows of a tile
-constexpr int kTileM = 6;          // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
+constexpr int kTileN = 4;  // weight rows of a tile
+constexpr int kTileM = 6;  // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
+constexpr int64_t kPanelRows =
+    32;  // an expanded panel of this many rows of 7,168 BF16 values stays in a 1–2 MB L2 cache
 constexpr int64_t kFusedRows = 2;  // up to here weights are expanded in registers: decoding reads each byte once
 
 // How a tile gets 64 consecutive values of weight row j. `k` is a multiple of 64; past the row's end come zeros.
@@ -114,41 +117,39 @@ void tile_of(int m, const TileArgs& a, const Source& w, int n_count) {
   }
 }
 
-}  // namespace
-
-void gemm(const GemmArgs& a, Arena& scratch) {
+// Weight rows n_begin + [n, n + count).
+void gemm_panel(const GemmArgs& a, int64_t first, int64_t count, Arena& scratch) {
   const ArenaScope scope(scratch);
   const bool fp8 = a.w.dtype == DType::kF8E4M3;
-  const int64_t k_count = a.w.cols, padded = PackedRows::stride_for(k_count), groups = padded / kFp8Group;
-  const bool fused = fp8 && a.m <= kFusedRows;
+  const int64_t k_count = a.w.cols, padded = padded_k(k_count), groups = padded / kFp8Group;
+  const bool fused = fp8 && a.x.rows <= kFusedRows;
   const Fp8Expander expander;
   BF16* panel = nullptr;
   if (fp8 && !fused) {
-    panel = scratch.allocate<BF16>(static_cast<size_t>(a.n_count * padded));
-    for (int64_t j = 0; j < a.n_count; ++j) {
-      expander.expand_row(a.w.f8() + (a.n_begin + j) * k_count, k_count, panel + j * padded);
+    panel = scratch.allocate<BF16>(static_cast<size_t>(count * padded));
+    for (int64_t j = 0; j < count; ++j) {
+      expander.expand_row(a.w.f8() + (a.n_begin + first + j) * k_count, k_count, panel + j * padded);
       const int64_t written = (k_count + 63) / 64 * 64;
       std::memset(panel + j * padded + written, 0, static_cast<size_t>(padded - written) * sizeof(BF16));
     }
   }
   TileArgs t{};
   t.blocks = groups;
-  for (int64_t i = 0; i < a.m; i += kTileM) {
-    const int m = static_cast<int>(std::min<int64_t>(kTileM, a.m - i));
+  for (int64_t i = 0; i < a.x.rows; i += kTileM) {
+    const int m = static_cast<int>(std::min<int64_t>(kTileM, a.x.rows - i));
     for (int r = 0; r < m; ++r) {
-      const int64_t row = a.row_index ? a.row_index[i + r] : i + r;
-      t.x[r] = a.x.data + row * a.x.stride;
-      t.x_scale[r] = a.x.scale ? a.x.scale + row * (a.x.stride / kFp8Group) : nullptr;
+      t.x[r] = packed_row(a.x, i + r);
+      t.x_scale[r] = packed_scales(a.x, i + r);
     }
-    for (int64_t j = 0; j < a.n_count; j += kTileN) {
-      const int n_count = static_cast<int>(std::min<int64_t>(kTileN, a.n_count - j));
-      for (int r = 0; r < m; ++r) t.y[r] = a.y + (i + r) * a.y_stride + j;
+    for (int64_t j = 0; j < count; j += kTileN) {
+      const int n_count = static_cast<int>(std::min<int64_t>(kTileN, count - j));
+      for (int r = 0; r < m; ++r) t.y[r] = a.y + (i + r) * a.y_stride + first + j;
       Bf16Source bf16{};
       PanelSource expanded{};
       Fp8Source codes{{}, k_count, expander};
       for (int c = 0; c < kTileN; ++c) {
         const int64_t local = j + std::min(c, n_count - 1);  // past the end: repeat the last row, its result is dropped
-        const int64_t n = a.n_begin + local;
+        const int64_t n = a.n_begin + first + local;
         t.w_scale[c] = fp8 ? a.w.scale + n / kFp8Group * groups : nullptr;
         if (fused)
           codes.row[c] = a.w.f8() + n * k_count;
@@ -166,6 +167,16 @@ void gemm(const GemmArgs& a, Arena& scratch) {
         tile_of(m, t, bf16, n_count);
     }
   }
+}
+
+}  // namespace
+
+void gemm(const GemmArgs& a, Arena& scratch) {
+  if (a.x.format == RowFormat::kF32) {
+    gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
+    return;
+  }
+  for (int64_t n = 0; n < a.n_count; n += kPanelRows) gemm_panel(a, n, std::min(kPanelRows, a.n_count - n), scratch);
 }
 
 void absorb(const AbsorbArgs& a, Arena& scratch) {

@@ -13,31 +13,44 @@
 #include "ops/indexer.h"
 #include "ops/kv_cache.h"
 #include "ops/linear.h"
+#include "ops/rope.h"
 #include "tensor/matrix.h"
 
 namespace fathom::cpu {
 
-// Weight rows that one call of `gemm` may be given: an expanded panel of this many rows of 7,168 BF16 values stays in a
-// 1–2 MB L2 cache.
-inline constexpr int64_t kPanelRows = 32;
+// Rows are packed in groups of this many: tasks that pack begin at a multiple of it.
+inline constexpr int64_t kPackGroup = 16;
 
-// Input rows of a product, rounded to BF16 or to E4M3 values held in BF16 (exact), and padded with zeros.
-struct PackedRows {
-  const BF16* data = nullptr;    // (rows, stride)
-  int64_t stride = 0;            // a multiple of 128 ≥ K
-  const float* scale = nullptr;  // (rows, stride/128): group scales of FP8 inputs; null: none
-
-  static int64_t stride_for(int64_t k) { return (k + kFp8Group - 1) / kFp8Group * kFp8Group; }
+// What a packed row holds.
+enum class RowFormat {
+  kF32,         // x itself, for F32 weights
+  kBf16,        // x̂ in BF16: rounded to BF16, or FP8 times a power of two
+  kBf16Scaled,  // FP8 values in BF16, and a scale per group of 128
+  kBf16Split,   // x in three BF16 pieces: exact inputs for BF16 weights, where the tables' unit multiplies BF16 only
 };
 
-// Rows [0, m) of x, or the rows that row_index lists, times weight rows [n_begin, n_begin + n_count), n_count ≤
-// kPanelRows:
-//   y[i · y_stride + j] = Σ_k x[row i, k] · W[n_begin + j, k]
+// Rows of a product's input in the layout that the table's gemm wants.
+struct PackedRows {
+  RowFormat format = RowFormat::kF32;
+  int64_t rows = 0, k = 0;
+  std::byte* data = nullptr;  // packed_bytes(format, rows, k)
+  float* scale = nullptr;     // (rows · ⌈k/128⌉), in the table's own order; only for kBf16Scaled
+};
+
+// Rows to pack: row i is row index[i] of x, or row i.
+struct RowSource {
+  const float* x = nullptr;
+  int64_t stride = 0;
+  const int32_t* index = nullptr;
+
+  const float* row(int64_t i) const { return x + (index ? index[i] : i) * stride; }
+};
+
+// All rows of x times weight rows [n_begin, n_begin + n_count):
+//   y[i · y_stride + j] = Σ_k x[i, k] · W[n_begin + j, k]
 struct GemmArgs {
   PackedRows x;
-  const int32_t* row_index = nullptr;
-  int64_t m = 0;
-  MatrixView w;  // FP8 or BF16
+  MatrixView w;
   int64_t n_begin = 0, n_count = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
@@ -71,13 +84,15 @@ struct AttendArgs {
 
 struct Kernels {
   Isa isa;
-  // x (k) f32 -> out (stride_for(k)) zero-padded, scale (stride/128) for FP8 roundings.
-  void (*pack_row)(InputRounding rounding, const float* x, int64_t k, BF16* out, float* scale);
+
+  // Matrix products.
+  RowFormat (*row_format)(InputRounding rounding, DType weight);
+  size_t (*packed_bytes)(RowFormat format, int64_t rows, int64_t k);
+  void (*pack)(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin, int64_t end);
   void (*gemm)(const GemmArgs& args, Arena& scratch);
-  // The same with unrounded f32 inputs x (m, K), for W in BF16 or F32.
-  void (*gemm_exact)(const float* x, int64_t x_stride, int64_t m, const MatrixView& w, int64_t n_begin, int64_t n_count,
-                     float* y, int64_t y_stride);
   void (*absorb)(const AbsorbArgs& args, Arena& scratch);
+
+  // Attention.
   void (*attend)(const AttendArgs& args, Arena& scratch);
   // Indexer queries in the layout that the scoring loop wants.
   size_t (*index_query_bytes)(int64_t heads, int64_t dim);
@@ -85,6 +100,20 @@ struct Kernels {
   // score[i · 64 + s] of packed queries [0, m) against the first `count` keys of a cache block.
   void (*index_scores)(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
                        const float* scales, int64_t count, float* score, Arena& scratch);
+  // Appends to `out` the candidate keys of scores [0, count) that beat the threshold; returns how many. May write up to
+  // 7 keys more than it counts.
+  int64_t (*candidates)(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out);
+  // Moves the k largest of n unique keys (n ≥ k ≥ 1) to the front, in any order, and returns the least of them.
+  // scratch: n + 8 keys.
+  uint64_t (*select_largest)(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
+
+  // One row each.
+  void (*rms_norm)(const float* x, const float* gain, int64_t d, float eps, float* y);
+  void (*rope)(RopePairs pairs, const float* cos, const float* sin, int64_t half, float* x);
+  void (*index_query)(const float* q, const float* w, int64_t heads, int64_t dim, E4M3* codes, float* weights);
+  float (*index_key)(const float* k, int64_t dim, E4M3* codes);                       // -> scale
+  void (*silu_product)(const float* gate, const float* up, int64_t count, float* y);  // y = silu(gate) · up
+  void (*add_weighted)(float weight, const float* x, int64_t count, float* y);        // y += weight · x
 };
 
 const Kernels& kernels_for(Isa isa);
@@ -93,6 +122,9 @@ namespace portable {
 extern const Kernels kKernels;
 }
 namespace avx512 {
+extern const Kernels kKernels;
+}
+namespace amx {
 extern const Kernels kKernels;
 }
 

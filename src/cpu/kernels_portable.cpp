@@ -2,14 +2,20 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "cpu/generic.h"
 #include "cpu/kernels.h"
+#include "cpu/packing.h"
+#include "ops/moe.h"
 
 namespace fathom::cpu::portable {
 
 namespace {
+
+// Weight rows that are expanded together.
+constexpr int64_t kPanelRows = 32;
 
 // Weight row n as f32 without its block scales.
 void expand_row(const MatrixView& w, int64_t n, float* out) {
@@ -26,26 +32,32 @@ void expand_row(const MatrixView& w, int64_t n, float* out) {
 }
 
 void gemm(const GemmArgs& a, Arena& scratch) {
+  if (a.x.format == RowFormat::kF32) {
+    gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
+    return;
+  }
   const ArenaScope scope(scratch);
   const int64_t k_count = a.w.cols, groups = a.w.scale_cols();
   float* x = scratch.allocate<float>(static_cast<size_t>(k_count));
-  float* panel = scratch.allocate<float>(static_cast<size_t>(k_count * a.n_count));
-  for (int64_t j = 0; j < a.n_count; ++j) expand_row(a.w, a.n_begin + j, panel + j * k_count);
-  for (int64_t i = 0; i < a.m; ++i) {
-    const int64_t t = a.row_index ? a.row_index[i] : i;
-    widen(a.x.data + t * a.x.stride, k_count, x);
-    const float* x_scale = a.x.scale ? a.x.scale + t * (a.x.stride / kFp8Group) : nullptr;
-    for (int64_t j = 0; j < a.n_count; ++j) {
-      const float* w_scale = a.w.scale ? a.w.scale + (a.n_begin + j) / kFp8Group * groups : nullptr;
-      float total[kLanes] = {};
-      for (int64_t g = 0; g < groups; ++g) {
-        const int64_t begin = g * kFp8Group, count = std::min<int64_t>(kFp8Group, k_count - begin);
-        float lane[kLanes] = {};
-        dot_lanes(x + begin, panel + j * k_count + begin, count, lane);
-        const float scale = (w_scale ? w_scale[g] : 1.0f) * (x_scale ? x_scale[g] : 1.0f);
-        for (int l = 0; l < kLanes; ++l) total[l] += lane[l] * scale;
+  float* panel = scratch.allocate<float>(static_cast<size_t>(k_count * kPanelRows));
+  for (int64_t n = 0; n < a.n_count; n += kPanelRows) {
+    const int64_t count = std::min(kPanelRows, a.n_count - n);
+    for (int64_t j = 0; j < count; ++j) expand_row(a.w, a.n_begin + n + j, panel + j * k_count);
+    for (int64_t i = 0; i < a.x.rows; ++i) {
+      widen(packed_row(a.x, i), k_count, x);
+      const float* x_scale = packed_scales(a.x, i);
+      for (int64_t j = 0; j < count; ++j) {
+        const float* w_scale = a.w.scale ? a.w.scale + (a.n_begin + n + j) / kFp8Group * groups : nullptr;
+        float total[kLanes] = {};
+        for (int64_t g = 0; g < groups; ++g) {
+          const int64_t begin = g * kFp8Group, width = std::min<int64_t>(kFp8Group, k_count - begin);
+          float lane[kLanes] = {};
+          dot_lanes(x + begin, panel + j * k_count + begin, width, lane);
+          const float scale = (w_scale ? w_scale[g] : 1.0f) * (x_scale ? x_scale[g] : 1.0f);
+          for (int l = 0; l < kLanes; ++l) total[l] += lane[l] * scale;
+        }
+        a.y[i * a.y_stride + n + j] = sum_lanes(total);
       }
-      a.y[i * a.y_stride + j] = sum_lanes(total);
     }
   }
 }
@@ -141,9 +153,65 @@ void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t d
   }
 }
 
+int64_t candidates(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out) {
+  int64_t size = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t key = candidate_key(score[i], static_cast<uint32_t>(first_index + i));
+    out[size] = key;
+    size += key > threshold ? 1 : 0;  // no branch to mispredict
+  }
+  return size;
+}
+
+uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t*) {
+  std::nth_element(keys, keys + k - 1, keys + n, std::greater<>());
+  return keys[k - 1];
+}
+
+void rms_norm(const float* x, const float* gain, int64_t d, float eps, float* y) {
+  const float scale = 1.0f / std::sqrt(dot(x, x, d) / static_cast<float>(d) + eps);
+  for (int64_t i = 0; i < d; ++i) y[i] = x[i] * scale * gain[i];
+}
+
+void rope(RopePairs pairs, const float* cos, const float* sin, int64_t half, float* x) {
+  for (int64_t i = 0; i < half; ++i) {
+    float& a = pairs == RopePairs::kInterleaved ? x[2 * i] : x[i];
+    float& b = pairs == RopePairs::kInterleaved ? x[2 * i + 1] : x[i + half];
+    const float a0 = a, b0 = b;
+    a = a0 * cos[i] - b0 * sin[i];
+    b = a0 * sin[i] + b0 * cos[i];
+  }
+}
+
+void silu_product(const float* gate, const float* up, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] = silu(gate[i]) * up[i];
+}
+
+void add_weighted(float weight, const float* x, int64_t count, float* y) {
+  for (int64_t i = 0; i < count; ++i) y[i] += weight * x[i];
+}
+
 }  // namespace
 
-const Kernels kKernels = {Isa::kPortable,    pack_row,         gemm,        gemm_exact, absorb, attend,
-                          index_query_bytes, pack_index_query, index_scores};
+const Kernels kKernels = {
+    .isa = Isa::kPortable,
+    .row_format = row_format,
+    .packed_bytes = packed_bytes,
+    .pack = pack,
+    .gemm = gemm,
+    .absorb = absorb,
+    .attend = attend,
+    .index_query_bytes = index_query_bytes,
+    .pack_index_query = pack_index_query,
+    .index_scores = index_scores,
+    .candidates = candidates,
+    .select_largest = select_largest,
+    .rms_norm = rms_norm,
+    .rope = rope,
+    .index_query = ref::index_query,
+    .index_key = ref::index_key,
+    .silu_product = silu_product,
+    .add_weighted = add_weighted,
+};
 
 }  // namespace fathom::cpu::portable

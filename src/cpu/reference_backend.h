@@ -29,10 +29,20 @@ class ReferenceBackend : public BackendBase {
   IndexQuery index_query(Tensor q, Tensor w);
   Selection index_select(int64_t layer, const IndexQuery& query);
 
+  Tensor attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
+                   const Selection& selection, float scale) {
+    return project_values(attend(layer, absorb(q_nope, kv_b, v_head_dim), q_rope, selection, scale), kv_b,
+                          q_nope.dim[2], v_head_dim);
+  }
   Tensor absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim);
   Tensor attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale);
   Tensor project_values(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, int64_t v_head_dim);
 
+  Routing route(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias) {
+    const Routing routing = make_routing(logits.rows(), settings.top_k);
+    route_rows(settings, layer, logits, bias, 0, logits.rows(), routing);
+    return routing;
+  }
   Tensor mlp(Tensor x, const MlpWeights& w);
   Tensor experts(Tensor x, const MlpWeights* shared, std::span<const MlpWeights> experts, const Routing& routing);
 

@@ -27,7 +27,7 @@ struct EngineSettings {
   int64_t context = 0;  // tokens of cache; 0: what the model was made for
   Numerics numerics = Numerics::kW8A16;
   LatentFormat latent_format = LatentFormat::kBf16;
-  int64_t chunk = 256;  // prompt tokens a step; changes speed and memory, never a result
+  int64_t chunk = 512;  // prompt tokens a step; changes speed and memory, never a result
 };
 
 // Owns everything that is shared by conversations. Not thread-safe.

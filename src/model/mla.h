@@ -25,10 +25,9 @@ Tensor mla(B& b, const MlaWeights& w, int64_t layer, Tensor h) {
 
   const Selection s = w.indexer ? dsa_select(b, *w.indexer, w.rope_dim, layer, h, c_q) : b.all_visible();
 
-  const Tensor q_l = b.absorb(q_c, w.kv_b, w.v_dim);                    // q^C W^UK (T, 128, 512)
-  const Tensor o_l = b.attend(layer, q_l, q_r, s, w.softmax_scale);     // o^L      (T, 128, 512)
-  const Tensor o = b.project_values(o_l, w.kv_b, w.nope_dim, w.v_dim);  // o        (T, 128·128)
-  return b.linear(o, w.o);                                              // u        (T, 7168)
+  // o = softmax(q·k) v over S, with W^UK absorbed into q and W^UV into o               (T, 128·128)
+  const Tensor o = b.attention(layer, q_c, q_r, w.kv_b, w.v_dim, s, w.softmax_scale);
+  return b.linear(o, w.o);  // u        (T, 7168)
 }
 
 }  // namespace fathom

@@ -11,11 +11,14 @@ namespace fathom {
 // x (T, hidden), updated in place.
 template <typename B>
 void block(B& b, const LayerWeights& w, int64_t layer, Tensor x) {
-  const auto scope = b.scope();
   TraceSink* trace = b.step().trace;
-  const Tensor u = mla(b, w.attention, layer, b.rms_norm(x, w.input_norm));
-  if (trace) trace->layer_value("attention_output", layer, u);
-  b.add(x, u);
+  {
+    const auto scope = b.scope();
+    const Tensor u = mla(b, w.attention, layer, b.rms_norm(x, w.input_norm));
+    if (trace) trace->layer_value("attention_output", layer, u);
+    b.add(x, u);
+  }
+  const auto scope = b.scope();
   b.add(x, feed_forward(b, w, layer, b.rms_norm(x, w.post_attention_norm)));
   if (trace) trace->layer_value("layer_output", layer, x);
 }

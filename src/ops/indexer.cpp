@@ -32,11 +32,14 @@ void index_query(const float* q, const float* w, int64_t heads, int64_t dim, E4M
   }
 }
 
-void write_index_key(const KvRows& kv, int64_t s, const float* k) {
-  const int64_t dim = kv.cache->layout.index_dim;
+float index_key(const float* k, int64_t dim, E4M3* codes) {
   std::vector<float> row(k, k + dim);
   hadamard(row.data(), dim);
-  *kv.index_scale(s) = quantize_group(row.data(), dim, true, kv.index_codes(s));
+  return quantize_group(row.data(), dim, true, codes);
+}
+
+void write_index_key(const KvRows& kv, int64_t s, const float* k) {
+  *kv.index_scale(s) = index_key(k, kv.cache->layout.index_dim, kv.index_codes(s));
 }
 
 void index_scores(const E4M3* codes, const float* weights, int64_t heads, const KvRows& kv, int64_t count,

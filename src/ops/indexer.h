@@ -45,7 +45,9 @@ namespace ref {
 void hadamard(float* x, int64_t dim);
 // q (H,D) f32 after RoPE and w (H) = weights_proj(x), for one query -> codes (H,D), weights (H).
 void index_query(const float* q, const float* w, int64_t heads, int64_t dim, E4M3* codes, float* weights);
-// k (D) f32 after LayerNorm and RoPE -> the cache's row s.
+// k (D) f32 after LayerNorm and RoPE -> codes (D); returns the scale.
+float index_key(const float* k, int64_t dim, E4M3* codes);
+// The same -> the cache's row s.
 void write_index_key(const KvRows& kv, int64_t s, const float* k);
 // Scores of one query against keys [0, count) -> score (count).
 void index_scores(const E4M3* codes, const float* weights, int64_t heads, const KvRows& kv, int64_t count,

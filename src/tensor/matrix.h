@@ -1,6 +1,7 @@
 // A weight matrix as it lies in the checkpoint: a view, never a copy.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "tensor/dtypes.h"
@@ -17,6 +18,7 @@ struct MatrixView {
   int64_t rows = 0, cols = 0;
   const void* data = nullptr;
   const float* scale = nullptr;  // only for kF8E4M3
+  bool pow2_scale = false;       // every scale is 2^e, |e| ≤ 100: products can put it into the exponents, exactly
 
   int64_t scale_cols() const { return (cols + kFp8Group - 1) / kFp8Group; }
   int64_t row_bytes() const { return cols * static_cast<int64_t>(dtype_size_bytes(dtype)); }
@@ -38,5 +40,14 @@ struct MatrixView {
     }
   }
 };
+
+// Whether all of them are 2^e, |e| ≤ 100.
+inline bool all_pow2(const float* scale, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t bits = std::bit_cast<uint32_t>(scale[i]);
+    if ((bits & 0x807fffffu) != 0 || bits >> 23 < 27 || bits >> 23 > 227) return false;
+  }
+  return true;
+}
 
 }  // namespace fathom

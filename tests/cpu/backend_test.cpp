@@ -30,12 +30,15 @@ struct Weight {
       if (dtype == DType::kBF16) bf16.push_back(to_bf16(x));
       if (dtype == DType::kF32) f32.push_back(x);
     }
+    // Every other FP8 weight has powers of two for scales.
+    const bool pow2 = random.below(2) == 0;
     for (int64_t i = 0; i < (rows + 127) / 128 * ((cols + 127) / 128); ++i)
-      scale.push_back(static_cast<float>(random.uniform(0.5, 2) / 128));
+      scale.push_back(pow2 ? std::ldexp(1.0f, static_cast<int>(random.below(2)) - 7)
+                           : static_cast<float>(random.uniform(0.5, 2) / 128));
     const void* data = dtype == DType::kF8E4M3 ? static_cast<const void*>(f8.data())
                        : dtype == DType::kBF16 ? static_cast<const void*>(bf16.data())
                                                : f32.data();
-    view = {dtype, rows, cols, data, dtype == DType::kF8E4M3 ? scale.data() : nullptr};
+    view = {dtype, rows, cols, data, dtype == DType::kF8E4M3 ? scale.data() : nullptr, dtype == DType::kF8E4M3 && pow2};
   }
   Weight(Weight&&) = default;
   std::vector<E4M3> f8;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -148,9 +149,9 @@ TEST_P(IndexScores, NegativeProductsAreExactlyZero) {
 INSTANTIATE_TEST_SUITE_P(AllIsas, IndexScores, kernel_isas(), isa_test_name);
 
 // Pushes scores in pieces and returns the chosen indices, rising.
-std::vector<int32_t> stream(const std::vector<float>& score, int64_t k, TestRandom& random) {
+std::vector<int32_t> stream(const Kernels& kernels, const std::vector<float>& score, int64_t k, TestRandom& random) {
   const Guarded<uint64_t> memory(static_cast<size_t>(TopK::capacity(k)));
-  TopK best(memory.data(), k);
+  TopK best(kernels, memory.data(), k);
   for (size_t s = 0; s < score.size();) {
     const int64_t piece = std::min<int64_t>(1 + random.below(kBlockTokens), static_cast<int64_t>(score.size() - s));
     best.push(score.data() + s, piece, static_cast<int64_t>(s));
@@ -163,7 +164,13 @@ std::vector<int32_t> stream(const std::vector<float>& score, int64_t k, TestRand
   return index;
 }
 
-TEST(TopKStream, IsTheSortWhateverTheTies) {
+class TopKStream : public testing::TestWithParam<Isa> {
+ protected:
+  void SetUp() override { FATHOM_SKIP_UNLESS_SUPPORTED(GetParam()); }
+  const Kernels& kernels() const { return kernels_for(GetParam()); }
+};
+
+TEST_P(TopKStream, IsTheSortWhateverTheTies) {
   TestRandom random(1);
   for (int round = 0; round < 400; ++round) {
     const int64_t size = 1 + random.below(900), k = 1 + random.below(200), values = 1 + random.below(40);
@@ -172,30 +179,51 @@ TEST(TopKStream, IsTheSortWhateverTheTies) {
       x = static_cast<float>(random.below(values)) - static_cast<float>(values / 2);
       if (x == 0 && random.below(2)) x = -0.0f;
     }
-    ASSERT_EQ(stream(score, k, random), ref::top_k(score, k)) << "round " << round;
+    ASSERT_EQ(stream(kernels(), score, k, random), ref::top_k(score, k)) << "round " << round;
   }
 }
 
-TEST(TopKStream, RisingFallingAndConstant) {
+TEST_P(TopKStream, RisingFallingAndConstant) {
   TestRandom random(2);
   for (int64_t k : {1, 2, 64, 100}) {
     std::vector<float> score(5000);
     for (size_t i = 0; i < score.size(); ++i) score[i] = static_cast<float>(i);  // every piece beats all before it
-    EXPECT_EQ(stream(score, k, random), ref::top_k(score, k));
+    EXPECT_EQ(stream(kernels(), score, k, random), ref::top_k(score, k));
     std::reverse(score.begin(), score.end());
-    EXPECT_EQ(stream(score, k, random), ref::top_k(score, k));
+    EXPECT_EQ(stream(kernels(), score, k, random), ref::top_k(score, k));
     std::fill(score.begin(), score.end(), 0.0f);
-    EXPECT_EQ(stream(score, k, random), ref::top_k(score, k));
+    EXPECT_EQ(stream(kernels(), score, k, random), ref::top_k(score, k));
     std::fill(score.begin(), score.end(), -std::numeric_limits<float>::infinity());
-    EXPECT_EQ(stream(score, k, random), ref::top_k(score, k));
+    EXPECT_EQ(stream(kernels(), score, k, random), ref::top_k(score, k));
   }
 }
 
-TEST(TopKStream, RandomScores) {
+TEST_P(TopKStream, RandomScores) {
   TestRandom random(3);
   const auto score = random.normals(20000);
-  for (int64_t k : {1, 7, 2048}) EXPECT_EQ(stream(score, k, random), ref::top_k(score, k));
+  for (int64_t k : {1, 7, 2048}) EXPECT_EQ(stream(kernels(), score, k, random), ref::top_k(score, k));
 }
+
+TEST_P(TopKStream, LargestOfAnyKeys) {
+  TestRandom random(4);
+  for (int64_t n : {1, 2, 7, 8, 9, 63, 64, 65, 66, 200, 1000, 4160}) {
+    for (int64_t k : {int64_t{1}, n / 3, n / 2, n - 1, n}) {
+      if (k < 1) continue;
+      std::vector<uint64_t> all(static_cast<size_t>(n));
+      for (size_t i = 0; i < all.size(); ++i) all[i] = (random.bits() & ~uint64_t{0xffff}) | i;  // unique
+      const Guarded<uint64_t> keys(all), scratch(all.size() + 8);
+      std::sort(all.begin(), all.end(), std::greater<>());
+      EXPECT_EQ(kernels().select_largest(keys.data(), n, k, scratch.data()), all[static_cast<size_t>(k - 1)]);
+      std::vector<uint64_t> front(keys.data(), keys.data() + k);
+      std::sort(front.begin(), front.end(), std::greater<>());
+      all.resize(static_cast<size_t>(k));
+      ASSERT_EQ(front, all) << k << " of " << n;
+      EXPECT_TRUE(keys.intact() && scratch.intact());
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(AllIsas, TopKStream, kernel_isas(), isa_test_name);
 
 }  // namespace
 }  // namespace fathom::cpu

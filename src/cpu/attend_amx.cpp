@@ -1,0 +1,303 @@
+// Sparse MLA for one query on AMX tiles, online softmax over blocks of 256 rows.
+//   scores  A = gathered rows, as they lie in the cache;  B = the query's heads;          C (16 keys, 16 heads)
+//   values  A = probabilities (16 heads, 32 keys);        B = rows interleaved by pairs;  C (16 heads, 16 latent dims)
+// Each score is one sum over the dims and each output one sum over the keys, in an order that depends on neither the other
+// heads nor on how many there are.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "cpu/amx.h"
+#include "cpu/functions_amx.h"
+
+namespace fathom::cpu::amx {
+
+namespace {
+
+// 256 keys of 128 heads: 256 KB of interleaved values, 128 KB of scores; with the query (147 KB) and the sums (256 KB) they
+// fit a 2 MB L2. Longer blocks spread the sums' way in and out of the tiles over more products.
+constexpr int64_t kKeyBlock = 256;
+
+struct Shape {
+  int64_t rank, dims, steps;  // steps: of 32 dims
+  int64_t heads, head_tiles;  // heads padded to 16
+  int64_t value_pairs;        // pairs of column tiles: 32 latent dims each
+};
+
+// Where a block's rows lie: 16 at a time with one stride.
+struct KeyTiles {
+  const BF16* tile[kKeyBlock / kTile];
+  int64_t stride[kKeyBlock / kTile];  // in elements
+  const BF16* row(int64_t i) const { return tile[i / kTile] + i % kTile * stride[i / kTile]; }
+};
+
+// B tiles [head tile][step][pair][16 heads]
+void pack_query(const AttendArgs& a, const Shape& s, BF16* row, uint32_t* out) {
+  const int64_t width = s.steps * kStep;
+  for (int64_t tile = 0; tile < s.head_tiles; ++tile) {
+    std::memset(row, 0, static_cast<size_t>(kTile * width) * sizeof(BF16));
+    for (int64_t i = 0; i < kTile && tile * kTile + i < a.heads; ++i) {
+      const float *q = a.q_latent + (tile * kTile + i) * a.q_latent_stride,
+                  *r = a.q_rope + (tile * kTile + i) * a.q_rope_stride;
+      BF16* to = row + i * width;
+      for (int64_t d = 0; d < s.rank; d += kStep)
+        _mm512_mask_storeu_epi16(to + d, mask32(s.rank - d), load_as_bf16(q + d, s.rank - d));
+      for (int64_t d = 0; d < s.dims - s.rank; d += kStep)
+        _mm512_mask_storeu_epi16(to + s.rank + d, mask32(s.dims - s.rank - d),
+                                 load_as_bf16(r + d, s.dims - s.rank - d));
+    }
+    for (int64_t step = 0; step < s.steps; ++step) {
+      __m512i rows[kTile];
+      for (int64_t i = 0; i < kTile; ++i) rows[i] = _mm512_loadu_si512(row + i * width + step * kStep);
+      transpose16(rows);
+      for (int64_t p = 0; p < kTile; ++p)
+        _mm512_storeu_si512(out + ((tile * s.steps + step) * kTile + p) * kTile, rows[p]);
+    }
+  }
+}
+
+// One FP8 row in BF16: latent codes times their scales, then the rope key.
+void expand_fp8_row(const std::byte* row, const KvLayout& layout, const Fp8Expander& expander, BF16* out) {
+  for (int64_t r = 0; r < layout.rank; r += 64) {
+    const int64_t left = layout.rank - r;
+    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+    float scale;
+    std::memcpy(&scale, row + layout.rank + 4 * (r / kFp8Group), sizeof scale);
+    __m512i half[2];
+    expander.expand(_mm512_maskz_loadu_epi8(mask, row + r), half[0], half[1]);
+    for (int i = 0; i < 2; ++i) {
+      const __m512 k = _mm512_set1_ps(scale);
+      const __m512bh x =
+          _mm512_cvtne2ps_pbh(_mm512_mul_ps(widen_half(half[i], 1), k), _mm512_mul_ps(widen_half(half[i], 0), k));
+      _mm512_mask_storeu_epi16(out + r + 32 * i, mask32(left - 32 * i), reinterpret_cast<__m512i>(x));
+    }
+  }
+  std::memcpy(out + layout.rank, row + layout.rope_offset(), static_cast<size_t>(layout.rope_dim) * sizeof(BF16));
+}
+
+// Rows that already lie one behind the other are used where they are; others are gathered.
+void find_keys(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, const Fp8Expander& expander,
+               BF16* copies, KeyTiles& keys) {
+  const KvLayout& layout = a.kv.cache->layout;
+  const int64_t width = s.steps * kStep;
+  const bool in_place = layout.format == LatentFormat::kBf16 && s.dims == width;
+  for (int64_t k = 0; k < count; k += kTile) {
+    const int64_t n = std::min(kTile, count - k);
+    const auto position = [&](int64_t i) -> int64_t { return a.rows ? a.rows[begin + k + i] : begin + k + i; };
+    const int64_t first = position(0);
+    if (in_place && n == kTile && position(n - 1) == first + n - 1 && first % kBlockTokens + n <= kBlockTokens) {
+      keys.tile[k / kTile] = reinterpret_cast<const BF16*>(a.kv.latent(first));
+      keys.stride[k / kTile] = s.dims;
+      continue;
+    }
+    BF16* to = copies + k * width;
+    keys.tile[k / kTile] = to;
+    keys.stride[k / kTile] = width;
+    for (int64_t i = 0; i < n; ++i, to += width) {
+      const std::byte* row = a.kv.latent(position(i));
+      if (begin + k + i + kTile < a.count) {  // a list of rows is no stream that the hardware could foresee
+        const std::byte* next = a.kv.latent(position(i + kTile));
+        for (int64_t line = 0; line < layout.latent_row_bytes(); line += 64)
+          _mm_prefetch(reinterpret_cast<const char*>(next + line), _MM_HINT_T0);
+      }
+      if (layout.format == LatentFormat::kFp8) {
+        expand_fp8_row(row, layout, expander, to);
+      } else {
+        for (int64_t d = 0; d < s.dims; d += kStep)
+          _mm512_mask_storeu_epi16(
+              to + d, mask32(s.dims - d),
+              _mm512_maskz_loadu_epi16(mask32(s.dims - d), reinterpret_cast<const BF16*>(row) + d));
+      }
+      std::memset(to + s.dims, 0, static_cast<size_t>(width - s.dims) * sizeof(BF16));
+    }
+    std::memset(to, 0, static_cast<size_t>((kTile - n) * width) * sizeof(BF16));
+  }
+}
+
+// score (key, heads). Two tiles of keys and two of heads at a time; with a single tile of heads, two of keys.
+void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint32_t* query, float* score) {
+  for (int64_t k = 0; k < key_tiles; k += 2) {
+    const int64_t k1 = std::min(k + 1, key_tiles - 1);  // an odd last tile is done twice; both write the same
+    for (int64_t h = 0; h < s.head_tiles; h += 2) {
+      const bool two = h + 1 < s.head_tiles;
+      const uint32_t *b0 = query + h * s.steps * 256, *b1 = b0 + s.steps * 256;
+      FATHOM_TILE_ZERO(0);
+      FATHOM_TILE_ZERO(1);
+      FATHOM_TILE_ZERO(2);
+      FATHOM_TILE_ZERO(3);
+      for (int64_t step = 0; step < s.steps; ++step) {
+        FATHOM_TILE_LOAD(4, keys.tile[k] + step * kStep, 2 * keys.stride[k]);
+        FATHOM_TILE_LOAD(5, keys.tile[k1] + step * kStep, 2 * keys.stride[k1]);
+        FATHOM_TILE_LOAD(6, b0 + step * 256, 64);
+        FATHOM_TILE_DP(0, 4, 6);
+        FATHOM_TILE_DP(2, 5, 6);
+        if (!two) continue;
+        FATHOM_TILE_LOAD(7, b1 + step * 256, 64);
+        FATHOM_TILE_DP(1, 4, 7);
+        FATHOM_TILE_DP(3, 5, 7);
+      }
+      float *c0 = score + k * kTile * s.heads + h * kTile, *c1 = score + k1 * kTile * s.heads + h * kTile;
+      FATHOM_TILE_STORE(0, c0, 4 * s.heads);
+      FATHOM_TILE_STORE(2, c1, 4 * s.heads);
+      if (!two) continue;
+      FATHOM_TILE_STORE(1, c0 + kTile, 4 * s.heads);
+      FATHOM_TILE_STORE(3, c1 + kTile, 4 * s.heads);
+    }
+  }
+}
+
+// Online softmax of 16 heads: best and total are updated; prob is A tiles [step of 32 keys][16 heads][32 keys].
+// Returns the factor for earlier sums.
+__m512 softmax(const float* score, int64_t stride, int64_t count, float scale, float* best, float* total, BF16* prob) {
+  const __m512 old = _mm512_loadu_ps(best), factor = _mm512_set1_ps(scale);
+  __m512 top = old;
+  for (int64_t k = 0; k < count; ++k) top = _mm512_max_ps(_mm512_loadu_ps(score + k * stride), top);
+  const __m512 shrink = avx512::exp_nonpositive(_mm512_mul_ps(_mm512_sub_ps(old, top), factor));
+  __m512 sum = _mm512_mul_ps(_mm512_loadu_ps(total), shrink);
+  const __m512i weave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  for (int64_t k = 0; k < count; k += kStep) {
+    __m512i words[kTile];
+#pragma GCC unroll 4
+    for (int64_t j = 0; j < kTile; ++j) {
+      __m512 p[2];
+      for (int64_t i = 0; i < 2; ++i) {
+        const int64_t key = k + 2 * j + i;
+        p[i] = _mm512_setzero_ps();
+        if (key >= count) continue;
+        p[i] =
+            avx512::exp_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + key * stride), top), factor));
+        sum = _mm512_add_ps(sum, p[i]);
+      }
+      words[j] = _mm512_permutexvar_epi16(weave, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));
+    }
+    transpose16(words);
+    for (int64_t h = 0; h < kTile; ++h) _mm512_storeu_si512(prob + (k / kStep * kTile + h) * kStep, words[h]);
+  }
+  _mm512_storeu_ps(best, top);
+  _mm512_storeu_ps(total, sum);
+  return shrink;
+}
+
+// B tiles [column tile][step of 32 keys][pair of keys][16 dims]. unpack works in 128-bit lanes: of 32 dims the first tile holds
+// {0–3, 8–11, 16–19, 24–27} and the second the others; the end of `attend` puts them in order.
+void interleave(const Shape& s, const KeyTiles& keys, int64_t steps, int64_t count, uint32_t* values) {
+  for (int64_t pair = 0; pair < steps * kTile; ++pair) {
+    const bool any = 2 * pair < round_up(count, kTile);  // rows up to the tile's end are zeros
+    const BF16 *a = any ? keys.row(2 * pair) : nullptr, *b = any ? keys.row(2 * pair + 1) : nullptr;
+    uint32_t* out = values + pair * kTile;
+    for (int64_t g = 0; g < s.value_pairs; ++g) {
+      const __mmask32 mask = any ? mask32(s.rank - g * kStep) : 0;
+      const __m512i x = _mm512_maskz_loadu_epi16(mask, a + g * kStep),
+                    y = _mm512_maskz_loadu_epi16(mask, b + g * kStep);
+      _mm512_storeu_si512(out + 2 * g * steps * 256, _mm512_unpacklo_epi16(x, y));
+      _mm512_storeu_si512(out + (2 * g + 1) * steps * 256, _mm512_unpackhi_epi16(x, y));
+    }
+  }
+}
+
+// sum [head tile][column tile] C tiles += prob · values
+void accumulate(const Shape& s, const BF16* prob, int64_t prob_steps, const uint32_t* values, int64_t steps,
+                float* sum) {
+  const int64_t columns = 2 * s.value_pairs;
+  for (int64_t h = 0; h < s.head_tiles; h += 2) {
+    const bool two = h + 1 < s.head_tiles;
+    const BF16 *a0 = prob + h * prob_steps * kTileBytes / 2, *a1 = a0 + prob_steps * kTileBytes / 2;
+    for (int64_t col = 0; col < columns; col += 2) {
+      float *c0 = sum + (h * columns + col) * 256, *c1 = c0 + columns * 256;
+      FATHOM_TILE_LOAD(0, c0, 64);
+      FATHOM_TILE_LOAD(1, c0 + 256, 64);
+      if (two) {
+        FATHOM_TILE_LOAD(2, c1, 64);
+        FATHOM_TILE_LOAD(3, c1 + 256, 64);
+      }
+      const uint32_t *b0 = values + col * steps * 256, *b1 = b0 + steps * 256;
+      for (int64_t step = 0; step < steps; ++step) {
+        FATHOM_TILE_LOAD(4, a0 + step * kTileBytes / 2, 64);
+        FATHOM_TILE_LOAD(6, b0 + step * 256, 64);
+        FATHOM_TILE_LOAD(7, b1 + step * 256, 64);
+        FATHOM_TILE_DP(0, 4, 6);
+        FATHOM_TILE_DP(1, 4, 7);
+        if (!two) continue;
+        FATHOM_TILE_LOAD(5, a1 + step * kTileBytes / 2, 64);
+        FATHOM_TILE_DP(2, 5, 6);
+        FATHOM_TILE_DP(3, 5, 7);
+      }
+      FATHOM_TILE_STORE(0, c0, 64);
+      FATHOM_TILE_STORE(1, c0 + 256, 64);
+      if (!two) continue;
+      FATHOM_TILE_STORE(2, c1, 64);
+      FATHOM_TILE_STORE(3, c1 + 256, 64);
+    }
+  }
+}
+
+}  // namespace
+
+void attend(const AttendArgs& a, Arena& scratch) {
+  const ArenaScope scope(scratch);
+  const KvLayout& layout = a.kv.cache->layout;
+  Shape s;
+  s.rank = layout.rank;
+  s.dims = layout.rank + layout.rope_dim;
+  s.steps = round_up(s.dims, kStep) / kStep;
+  s.heads = round_up(a.heads, kTile);
+  s.head_tiles = s.heads / kTile;
+  s.value_pairs = round_up(s.rank, kStep) / kStep;
+  const int64_t columns = 2 * s.value_pairs, block_steps = kKeyBlock / kStep;
+  const auto floats = [&](int64_t n) { return scratch.allocate<float>(static_cast<size_t>(n)); };
+  const auto words = [&](int64_t n) { return scratch.allocate<uint32_t>(static_cast<size_t>(n)); };
+  const auto halves = [&](int64_t n) { return scratch.allocate<BF16>(static_cast<size_t>(n)); };
+  uint32_t* query = words(s.head_tiles * s.steps * 256);
+  BF16* copies = halves(kKeyBlock * s.steps * kStep);
+  float* score = floats(kKeyBlock * s.heads);
+  BF16* prob = halves(s.head_tiles * block_steps * kTileBytes / 2);
+  uint32_t* values = words(columns * block_steps * 256);
+  float* sum = floats(s.head_tiles * columns * 256);
+  float *best = floats(s.heads), *total = floats(s.heads);
+
+  pack_query(a, s, copies, query);
+  std::memset(sum, 0, static_cast<size_t>(s.head_tiles * columns) * kTileBytes);
+  std::fill_n(best, s.heads, -std::numeric_limits<float>::max());  // finite: −inf − −inf would be NaN
+  std::fill_n(total, s.heads, 0.0f);
+
+  const Fp8Expander expander;
+  const TileShapes shapes(kTile, kTile, kTile, kTile);
+  KeyTiles keys;
+  for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
+    const int64_t count = std::min(kKeyBlock, a.count - begin), steps = round_up(count, kStep) / kStep;
+    find_keys(a, s, begin, count, expander, copies, keys);
+    scores(s, keys, round_up(count, kTile) / kTile, query, score);
+    for (int64_t tile = 0; tile < s.head_tiles; ++tile) {
+      const __m512 shrink = softmax(score + tile * kTile, s.heads, count, a.scale, best + tile * kTile,
+                                    total + tile * kTile, prob + tile * block_steps * kTileBytes / 2);
+      // Times one changes no bit: most blocks bring no new maximum.
+      if (_mm512_cmp_ps_mask(shrink, _mm512_set1_ps(1.0f), _CMP_NEQ_UQ) == 0) continue;
+      alignas(64) float factor[kTile];
+      _mm512_store_ps(factor, shrink);
+      float* rows = sum + tile * columns * 256;
+      for (int64_t i = 0; i < columns * kTile; ++i)
+        _mm512_storeu_ps(rows + i * kTile,
+                         _mm512_mul_ps(_mm512_loadu_ps(rows + i * kTile), _mm512_set1_ps(factor[i % kTile])));
+    }
+    interleave(s, keys, steps, count, values);
+    accumulate(s, prob, block_steps, values, steps, sum);
+  }
+
+  // Undo the order of `interleave`, and divide.
+  const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
+  const __m512i high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
+  for (int64_t h = 0; h < a.heads; ++h) {
+    const __m512 inverse = _mm512_set1_ps(1.0f / total[h]);
+    const float* rows = sum + h / kTile * columns * 256 + h % kTile * kTile;
+    for (int64_t g = 0; g < s.value_pairs; ++g) {
+      const __m512 x = _mm512_loadu_ps(rows + 2 * g * 256), y = _mm512_loadu_ps(rows + (2 * g + 1) * 256);
+      float* out = a.out + h * a.out_stride + 32 * g;
+      _mm512_mask_storeu_ps(out, mask16(s.rank - 32 * g), _mm512_mul_ps(_mm512_permutex2var_ps(x, low, y), inverse));
+      _mm512_mask_storeu_ps(out + 16, mask16(s.rank - 32 * g - 16),
+                            _mm512_mul_ps(_mm512_permutex2var_ps(x, high, y), inverse));
+    }
+  }
+}
+
+}  // namespace fathom::cpu::amx

@@ -1,0 +1,388 @@
+// Matrix products on AMX tiles. Weight rows are A as they lie in the checkpoint, expanded to BF16; input rows are B.
+//   C (16 weight rows, 16 input rows) += A (16, 32) · B (32, 16), along K in steps of 32, from the first to the last.
+// That order does not depend on how rows and panels are cut. Two cases:
+//   block scales are powers of two    they are added to the exponents of the expanded weights, exactly: one sum along K
+//   any other scales                  a sum per block of 128, times its scale, added to the total
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/amx.h"
+#include "cpu/functions_amx.h"
+#include "cpu/functions_avx512.h"
+#include "cpu/packing.h"
+
+namespace fathom::cpu::amx {
+
+namespace {
+
+// An expanded panel, up to 512 KB of L2. With many input rows it is short and high: 32 rows by 512 are 32 KB of B, which stay
+// in L1 while all strips of the panel pass by. With few, it is as long as the weight rows, which are then read from memory as
+// one stream. Blocks with scales of their own are summed one by one.
+struct PanelShape {
+  int64_t height, depth;
+};
+PanelShape panel_shape(bool scaled, int64_t input_rows) {
+  if (scaled) return {256, kFp8Group};
+  return input_rows <= 2 * kTile ? PanelShape{32, 8192} : PanelShape{256, 512};
+}
+// How far ahead of its use a weight is fetched from memory.
+constexpr int64_t kPrefetchBytes = 4096;
+
+bool is_split(RowFormat format) { return format == RowFormat::kBf16Split; }
+int64_t planes_of(RowFormat format) { return is_split(format) ? 3 : 1; }
+
+// Packed rows lie in groups of 16: [group][plane][step of 32][pair][row of the group]. The last group is as narrow as it has
+// rows, so that a single row is read with nothing around it.
+int64_t steps_of(int64_t k) { return round_up(k, kFp8Group) / kStep; }
+int64_t row_bytes(const PackedRows& x) { return planes_of(x.format) * steps_of(x.k) * 64; }
+struct Group {
+  const std::byte* data;  // of the first plane
+  int64_t columns;
+  int64_t step_bytes() const { return columns * 64; }
+};
+Group group_at(const PackedRows& x, int64_t first) {
+  return {x.data + first * row_bytes(x), std::min(kTile, x.rows - first)};
+}
+
+// Where an expanded panel keeps its A tiles: [strip of 16][step] tiles of 1 KB.
+struct Panel {
+  BF16* data;
+  int64_t steps;
+  const BF16* strip(int64_t s) const { return data + s * steps * kTileBytes / 2; }
+  BF16* row(int64_t j) const { return data + j / kTile * steps * kTileBytes / 2 + j % kTile * kStep; }
+};
+
+// Rows [n, n + count) of w along [k0, k0 + 32 · steps), in BF16; zeros past the matrix and up to a multiple of 32 rows.
+// tables: room for one per 128 columns.
+void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel,
+                  Fp8Expander::Tables* tables) {
+  const int64_t padded = round_up(count, 2 * kTile), width = panel.steps * kStep, used = std::min(width, w.cols - k0);
+  constexpr int64_t kTileElements = kTileBytes / 2;
+  for (int64_t j = count; j < padded; ++j)
+    for (int64_t s = 0; s < panel.steps; ++s)
+      _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
+  // Whole rows follow each other in memory; of a part of a row, the next to be read is what comes after it.
+  const int64_t element = static_cast<int64_t>(dtype_size_bytes(w.dtype));
+  const int64_t ahead = width >= w.cols ? kPrefetchBytes : width * element;
+  if (w.dtype == DType::kBF16) {
+    for (int64_t j = 0; j < count; ++j) {
+      const BF16* in = w.bf16() + (n + j) * w.cols + k0;
+      BF16* out = panel.row(j);
+      for (int64_t s = 0; s < panel.steps; ++s) {
+        _mm_prefetch(reinterpret_cast<const char*>(in + s * kStep) + ahead, _MM_HINT_T0);
+        _mm512_storeu_si512(out + s * kTileElements,
+                            _mm512_maskz_loadu_epi16(mask32(used - s * kStep), in + s * kStep));
+      }
+    }
+    return;
+  }
+  int64_t block = -1;
+  for (int64_t j = 0; j < count; ++j) {
+    if ((n + j) / kFp8Group != block) {
+      block = (n + j) / kFp8Group;
+      const float* scale = w.scale + block * w.scale_cols() + k0 / kFp8Group;
+      for (int64_t g = 0; g * kFp8Group < used; ++g)
+        tables[g] = Fp8Expander(fold_scales ? exponent_of(scale[g]) : 0).tables();
+    }
+    const E4M3* in = w.f8() + (n + j) * w.cols + k0;
+    BF16* out = panel.row(j);
+    for (int64_t k = 0; k < width; k += kFp8Group, out += 4 * kTileElements) {
+      const int64_t left = used - k;
+      __m512i part[4];
+      if (left >= kFp8Group) {
+        const Fp8Expander expander(tables[k / kFp8Group]);
+        _mm_prefetch(reinterpret_cast<const char*>(in + k) + ahead, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(in + k) + ahead + 64, _MM_HINT_T0);
+        expander.expand(_mm512_loadu_si512(in + k), part[0], part[1]);
+        expander.expand(_mm512_loadu_si512(in + k + 64), part[2], part[3]);
+      } else if (left > 0) {
+        const Fp8Expander expander(tables[k / kFp8Group]);
+        const __mmask64 low = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+        const __mmask64 high = left <= 64 ? 0 : (__mmask64{1} << (left - 64)) - 1;
+        expander.expand(_mm512_maskz_loadu_epi8(low, in + k), part[0], part[1]);
+        expander.expand(_mm512_maskz_loadu_epi8(high, in + k + 64), part[2], part[3]);
+      } else {
+        for (__m512i& x : part) x = _mm512_setzero_si512();
+      }
+      for (int i = 0; i < 4; ++i) _mm512_storeu_si512(out + i * kTileElements, part[i]);
+    }
+  }
+}
+
+// Two strips of the panel times one or two groups of input rows, over `steps`; C stays in tiles 0–3.
+template <bool kTwoGroups, bool kSplit>
+void multiply(const BF16* a0, const BF16* a1, const std::byte* b0, int64_t columns0, const std::byte* b1,
+              int64_t columns1, int64_t plane_steps, int64_t steps) {
+  for (int64_t s = 0; s < steps; ++s) {
+    FATHOM_TILE_LOAD(4, a0 + s * kTileBytes / 2, 64);
+    FATHOM_TILE_LOAD(5, a1 + s * kTileBytes / 2, 64);
+    for (int64_t plane = 0; plane < (kSplit ? 3 : 1); ++plane) {
+      const int64_t at = plane * plane_steps + s;
+      FATHOM_TILE_LOAD(6, b0 + at * columns0 * 64, 4 * columns0);
+      FATHOM_TILE_DP(0, 4, 6);
+      FATHOM_TILE_DP(2, 5, 6);
+      if constexpr (kTwoGroups) {
+        FATHOM_TILE_LOAD(7, b1 + at * columns1 * 64, 4 * columns1);
+        FATHOM_TILE_DP(1, 4, 7);
+        FATHOM_TILE_DP(3, 5, 7);
+      }
+    }
+  }
+}
+
+// total (16 weight rows, columns) += c · weight scale of the row · input scale of the column
+void add_scaled(const float* c, int64_t columns, const float* const* row_scale, const float* column_scale,
+                float* total) {
+  const __mmask16 mask = mask16(columns);
+  const __m512 x = column_scale ? _mm512_maskz_loadu_ps(mask, column_scale) : _mm512_set1_ps(1.0f);
+  for (int64_t r = 0; r < kTile; ++r) {
+    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(*row_scale[r]), x);
+    _mm512_storeu_ps(total + r * kTile, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, c + r * columns), scale,
+                                                        _mm512_loadu_ps(total + r * kTile)));
+  }
+}
+
+}  // namespace
+
+RowFormat row_format(InputRounding rounding, DType weight) {
+  if (weight == DType::kF32) return RowFormat::kF32;
+  if (rounding == InputRounding::kExact) return RowFormat::kBf16Split;
+  return rounding == InputRounding::kFp8 ? RowFormat::kBf16Scaled : RowFormat::kBf16;
+}
+
+size_t packed_bytes(RowFormat format, int64_t rows, int64_t k) {
+  if (format == RowFormat::kF32) return static_cast<size_t>(rows * k) * sizeof(float);
+  return static_cast<size_t>(planes_of(format) * rows * steps_of(k) * 64);
+}
+
+void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin, int64_t end) {
+  const int64_t k = out.k, groups = round_up(k, kFp8Group) / kFp8Group, steps = steps_of(k);
+  if (out.format == RowFormat::kF32) {
+    float* rows = reinterpret_cast<float*>(out.data);
+    for (int64_t i = begin; i < end; ++i) std::copy_n(x.row(i), k, rows + i * k);
+    return;
+  }
+  alignas(64) BF16 rounded[kTile][kFp8Group];
+  for (int64_t first = begin; first < end; first += kTile) {
+    const int64_t columns = std::min(kTile, out.rows - first);
+    std::byte* group = out.data + first * row_bytes(out);
+    const __mmask16 mask = mask16(columns);
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t at = g * kFp8Group, count = std::min<int64_t>(kFp8Group, k - at);
+      const bool fp8 = rounding == InputRounding::kFp8 || rounding == InputRounding::kFp8Pow2;
+      if (fp8)
+        for (int64_t i = 0; i < columns; ++i) {
+          const float scale =
+              round_fp8_group(x.row(first + i) + at, count, rounding == InputRounding::kFp8Pow2, rounded[i]);
+          if (out.scale) out.scale[g * out.rows + first + i] = scale;  // by column: add_scaled wants neighbours
+        }
+      for (int64_t s = 0; s < kFp8Group / kStep; ++s) {
+        const int64_t from = s * kStep, step = at / kStep + s;
+        __m512i rows[3][kTile];
+        const int64_t planes = planes_of(out.format);
+        for (int64_t i = 0; i < kTile; ++i) {
+          rows[0][i] = rows[1][i] = rows[2][i] = _mm512_setzero_si512();
+          if (i >= columns) continue;
+          if (fp8) {
+            rows[0][i] = _mm512_loadu_si512(rounded[i] + from);
+          } else if (planes == 1) {
+            rows[0][i] = load_as_bf16(x.row(first + i) + at + from, count - from);
+          } else {
+            const SplitRow split = load_split(x.row(first + i) + at + from, count - from);
+            for (int p = 0; p < 3; ++p) rows[p][i] = split.piece[p];
+          }
+        }
+        for (int64_t p = 0; p < planes; ++p) {
+          transpose16(rows[p]);
+          std::byte* tile = group + (p * steps + step) * columns * 64;
+          for (int64_t i = 0; i < kTile; ++i) _mm512_mask_storeu_epi32(tile + i * columns * 4, mask, rows[p][i]);
+        }
+      }
+    }
+  }
+}
+
+void gemm(const GemmArgs& a, Arena& scratch) {
+  if (a.x.format == RowFormat::kF32) {
+    gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
+    return;
+  }
+  const ArenaScope scope(scratch);
+  const bool fp8 = a.w.dtype == DType::kF8E4M3, fold = fp8 && a.w.pow2_scale && !a.x.scale;
+  const bool scaled = (fp8 && !fold) || a.x.scale;
+  const int64_t k_steps = steps_of(a.w.cols);
+  const PanelShape shape = panel_shape(scaled, a.x.rows);
+  const int64_t steps = std::min(shape.depth / kStep, k_steps);
+  const int64_t pairs = (a.x.rows + 2 * kTile - 1) / (2 * kTile);
+  const int64_t height = std::min(shape.height, a.n_count), strips = round_up(height, 2 * kTile) / kTile;
+  BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * steps * kStep));
+  auto* tables = scratch.allocate<Fp8Expander::Tables>(static_cast<size_t>(steps * kStep / kFp8Group));
+  // C: [pair of groups][strip][group of the pair] tiles, rows of 16.
+  float* c = scratch.allocate<float>(static_cast<size_t>(pairs * strips * 2 * kTile * kTile));
+  alignas(64) float block[4][kTile * kTile];
+  static constexpr float kOne = 1.0f;
+
+  for (int64_t n = 0; n < a.n_count; n += height) {
+    const int64_t count = std::min(height, a.n_count - n), used_strips = round_up(count, 2 * kTile) / kTile;
+    for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
+      const Panel panel{expanded, std::min(steps, k_steps - k0)};
+      expand_panel(a.w, a.n_begin + n, count, k0 * kStep, fold, panel, tables);
+      for (int64_t pair = 0; pair < pairs; ++pair) {
+        const int64_t first = pair * 2 * kTile;
+        const bool two = first + kTile < a.x.rows;
+        const Group g0 = group_at(a.x, first), g1 = two ? group_at(a.x, first + kTile) : Group{nullptr, kTile};
+        const std::byte* b0 = g0.data + k0 * g0.step_bytes();
+        const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
+        const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
+        for (int64_t strip = 0; strip < used_strips; strip += 2) {
+          float* tiles = c + (pair * strips + strip) * 2 * kTile * kTile;
+          float *c00 = tiles, *c01 = tiles + 256, *c10 = tiles + 512, *c11 = tiles + 768;
+          const bool fresh = scaled || k0 == 0;
+          if (fresh) {
+            FATHOM_TILE_ZERO(0);
+            FATHOM_TILE_ZERO(1);
+            FATHOM_TILE_ZERO(2);
+            FATHOM_TILE_ZERO(3);
+          } else {
+            FATHOM_TILE_LOAD(0, c00, 64);
+            FATHOM_TILE_LOAD(2, c10, 64);
+            if (two) {
+              FATHOM_TILE_LOAD(1, c01, 64);
+              FATHOM_TILE_LOAD(3, c11, 64);
+            }
+          }
+          const BF16 *a0 = panel.strip(strip), *a1 = panel.strip(strip + 1);
+          if (is_split(a.x.format)) {
+            two ? multiply<true, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
+                : multiply<false, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
+          } else {
+            two ? multiply<true, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
+                : multiply<false, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
+          }
+          if (!scaled) {
+            FATHOM_TILE_STORE(0, c00, 64);
+            FATHOM_TILE_STORE(2, c10, 64);
+            if (two) {
+              FATHOM_TILE_STORE(1, c01, 64);
+              FATHOM_TILE_STORE(3, c11, 64);
+            }
+            continue;
+          }
+          FATHOM_TILE_STORE(0, block[0], 4 * g0.columns);
+          FATHOM_TILE_STORE(2, block[2], 4 * g0.columns);
+          if (two) {
+            FATHOM_TILE_STORE(1, block[1], 4 * g1.columns);
+            FATHOM_TILE_STORE(3, block[3], 4 * g1.columns);
+          }
+          if (k0 == 0) std::memset(tiles, 0, 4 * kTileBytes);
+          const int64_t k_block = k0 * kStep / kFp8Group;
+          const float* x_scale = a.x.scale ? a.x.scale + k_block * a.x.rows + first : nullptr;
+          for (int64_t half = 0; half < 2; ++half) {
+            const float* row_scale[kTile];
+            for (int64_t r = 0; r < kTile; ++r) {
+              const int64_t row = a.n_begin + n + std::min((strip + half) * kTile + r, count - 1);
+              row_scale[r] = a.w.scale ? a.w.scale + row / kFp8Group * a.w.scale_cols() + k_block : &kOne;
+            }
+            add_scaled(block[2 * half], g0.columns, row_scale, x_scale, tiles + 512 * half);
+            if (two)
+              add_scaled(block[2 * half + 1], g1.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
+                         tiles + 512 * half + 256);
+          }
+        }
+      }
+    }
+    // C holds a weight row per row; y wants an input row per row.
+    for (int64_t t = 0; t < a.x.rows; t += kTile) {
+      const int64_t columns = std::min(kTile, a.x.rows - t);
+      for (int64_t strip = 0; strip < used_strips; ++strip) {
+        const float* tile = c + (t / (2 * kTile) * strips + strip) * 512 + t / kTile % 2 * 256;
+        __m512i rows[kTile];
+        for (int64_t r = 0; r < kTile; ++r) rows[r] = _mm512_loadu_si512(tile + r * kTile);
+        transpose16(rows);
+        const __mmask16 mask = mask16(count - strip * kTile);
+        for (int64_t i = 0; i < columns; ++i)
+          _mm512_mask_storeu_epi32(a.y + (t + i) * a.y_stride + n + strip * kTile, mask, rows[i]);
+      }
+    }
+  }
+}
+
+// A = rows of q in three BF16 pieces, which hold float32 exactly; B = pairs of weight rows.
+void absorb(const AbsorbArgs& a, Arena& scratch) {
+  const int64_t rank = a.w.cols;
+  if (a.w.dtype == DType::kF32 || (a.w.dtype == DType::kF8E4M3 && !a.w.pow2_scale)) return avx512::absorb(a, scratch);
+  const ArenaScope scope(scratch);
+  const int64_t steps = round_up(a.nope, kStep) / kStep, columns = round_up(rank, 2 * kTile),
+                row_width = round_up(rank, kFp8Group);
+  // B: [column tile][step][pair] 64 bytes
+  uint32_t* b = scratch.allocate<uint32_t>(static_cast<size_t>(columns * steps * kTile));
+  BF16* rows = scratch.allocate<BF16>(static_cast<size_t>(2 * row_width));
+  for (int64_t pair = 0; pair < steps * kTile; ++pair) {
+    for (int64_t half = 0; half < 2; ++half) {
+      const int64_t d = 2 * pair + half, n = a.row_begin + d;
+      BF16* out = rows + half * row_width;
+      if (d >= a.nope) {
+        std::memset(out, 0, static_cast<size_t>(row_width) * sizeof(BF16));
+      } else if (a.w.dtype == DType::kBF16) {
+        for (int64_t r = 0; r < row_width; r += kStep)
+          _mm512_storeu_si512(out + r, _mm512_maskz_loadu_epi16(mask32(rank - r), a.w.bf16() + n * rank + r));
+      } else {
+        for (int64_t r = 0; r < rank; r += kFp8Group) {
+          const Fp8Expander expander(exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]));
+          const int64_t count = std::min<int64_t>(kFp8Group, rank - r);
+          expander.expand_row(a.w.f8() + n * rank + r, count, out + r);
+          if (count <= 64) std::memset(out + r + 64, 0, 64 * sizeof(BF16));
+        }
+      }
+    }
+    // Words (first row, second row) of 32 columns: even lanes of the two, then odd.
+    for (int64_t r = 0; r < columns; r += 2 * kTile) {
+      const __m512i x = _mm512_loadu_si512(rows + r), y = _mm512_loadu_si512(rows + row_width + r);
+      const __m512i low = _mm512_unpacklo_epi16(x, y), high = _mm512_unpackhi_epi16(x, y);
+      const __m512i first = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), high);
+      const __m512i second = _mm512_permutex2var_epi64(low, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), high);
+      _mm512_storeu_si512(b + (r / kTile * steps * kTile + pair) * kTile, first);
+      _mm512_storeu_si512(b + ((r / kTile + 1) * steps * kTile + pair) * kTile, second);
+    }
+  }
+
+  BF16* q = scratch.allocate<BF16>(static_cast<size_t>(3 * steps * kTile * kStep));  // [piece][step] A tiles
+  alignas(64) float out[2][kTile * kTile];
+  for (int64_t t = 0; t < a.m; t += kTile) {
+    const int64_t count = std::min(kTile, a.m - t);
+    for (int64_t s = 0; s < steps; ++s)
+      for (int64_t i = 0; i < count; ++i) {
+        const SplitRow split = load_split(a.q + (t + i) * a.q_stride + s * kStep, a.nope - s * kStep);
+        for (int p = 0; p < 3; ++p) _mm512_storeu_si512(q + ((p * steps + s) * kTile + i) * kStep, split.piece[p]);
+      }
+    const TileShapes shapes(count, count, kTile, kTile);
+    for (int64_t r = 0; r < columns; r += 2 * kTile) {
+      FATHOM_TILE_ZERO(0);
+      FATHOM_TILE_ZERO(1);
+      const uint32_t* b0 = b + r / kTile * steps * kTile * kTile;
+      for (int64_t s = 0; s < steps; ++s) {
+        FATHOM_TILE_LOAD(6, b0 + s * 256, 64);
+        FATHOM_TILE_LOAD(7, b0 + (steps + s) * 256, 64);
+        for (int64_t p = 0; p < 3; ++p) {
+          FATHOM_TILE_LOAD(4, q + (p * steps + s) * kTile * kStep, 64);
+          FATHOM_TILE_DP(0, 4, 6);
+          FATHOM_TILE_DP(1, 4, 7);
+        }
+      }
+      float* y = a.y + t * a.y_stride + r;
+      if (r + 2 * kTile <= rank) {
+        FATHOM_TILE_STORE(0, y, 4 * a.y_stride);
+        FATHOM_TILE_STORE(1, y + kTile, 4 * a.y_stride);
+        continue;
+      }
+      FATHOM_TILE_STORE(0, out[0], 64);
+      FATHOM_TILE_STORE(1, out[1], 64);
+      for (int64_t i = 0; i < count; ++i)
+        for (int64_t half = 0; half < 2; ++half)
+          _mm512_mask_storeu_ps(y + i * a.y_stride + half * kTile, mask16(rank - r - half * kTile),
+                                _mm512_loadu_ps(out[half] + i * kTile));
+    }
+  }
+}
+
+}  // namespace fathom::cpu::amx
