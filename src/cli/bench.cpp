@@ -2,6 +2,7 @@
 #include "engine/bench.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <memory>
@@ -14,6 +15,7 @@
 #include "checkpoint/weight_store.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "engine/bench_kernels.h"
 
 namespace fathom {
 
@@ -68,6 +70,53 @@ Result<int> compare(const BenchOptions& options) {
   std::fputs(comparison_text(reports[0], reports[1]).c_str(), stdout);
   if (!options.html.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.html, report_html(reports)));
   return 0;
+}
+
+struct KernelOptions {
+  KernelBenchSettings settings;
+  std::string json;
+};
+
+Result<int> measure_kernels(const KernelOptions& options) {
+  KernelBenchSettings settings = options.settings;
+  FATHOM_TRY(settings.isa, choose_isa());
+  InterruptFlag interrupt;
+  std::optional<KernelReport> report;
+  {
+    // How many there are is not known beforehand: the line says which.
+    const bool terminal = isatty(STDERR_FILENO) != 0;
+    const auto show = [&](std::string_view name) {
+      if (terminal) fmt::print(stderr, "\r{}\033[K", name);
+    };
+    auto result = bench_kernels(settings, show, interrupt.flag());
+    if (terminal) fmt::print(stderr, "\r\033[K");
+    FATHOM_TRY(report, std::move(result));
+  }
+  std::fputs(kernels_text(*report).c_str(), stdout);
+  if (!options.json.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, kernels_json(*report)));
+  return 0;
+}
+
+CLI::App* add_kernels(CLI::App& bench, CommandContext& context) {
+  auto options = std::make_shared<KernelOptions>();
+  CLI::App* command = bench.add_subcommand("kernels", "Each operation alone, at the dimensions of V3.2-Exp");
+  command->footer(
+      "Weights and caches are synthetic; all of it takes up to 4 GB of memory and some minutes.\n\n"
+      "  fathom bench kernels --filter 'attend|index_select'");
+  command->add_option("--filter", options->settings.filter, "Only operations whose name this regular expression finds")
+      ->type_name("REGEX");
+  command->add_option("--threads", options->settings.threads, "0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--repeat", options->settings.repeat, "Repetitions of each measurement; the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--json", options->json, "Also write the figures to this file")->type_name("FILE");
+  command->callback(
+      [options, &context] { context.action = [options] { return exit_code(measure_kernels(*options)); }; });
+  return command;
 }
 
 }  // namespace
@@ -128,7 +177,9 @@ void add_bench(CLI::App& app, CommandContext& context) {
       ->capture_default_str();
   command->add_option("--json", options->json, "Also write everything to this file")->type_name("FILE");
   command->add_option("--html", options->html, "Also write a page with curves to this file")->type_name("FILE");
-  command->callback([options, &context] {
+  CLI::App* kernels = add_kernels(*command, context);
+  command->callback([options, kernels, &context] {
+    if (kernels->parsed()) return;
     if (options->model.empty() == options->compare.empty())
       throw CLI::RequiredError("Exactly one of --model, --compare, or the word 'kernels'");
     context.action = [options] { return exit_code(options->compare.empty() ? measure(*options) : compare(*options)); };

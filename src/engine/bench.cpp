@@ -99,6 +99,7 @@ class Bench {
     r.kv = latent_format_name(s_.latent_format);
     r.isa = isa_name(s_.runner.isa);
     r.threads = threads_.threads();
+    r.context = store_.config().max_position_embeddings;
     r.prompt = s_.prompt;
     r.generate = s_.generate;
     r.batch = s_.batch;

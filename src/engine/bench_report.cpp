@@ -1,7 +1,7 @@
 #include "engine/bench_report.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
@@ -67,6 +67,7 @@ void fields(Visitor& v, BenchReport& r) {
   v("kv", r.kv);
   v("isa", r.isa);
   v("threads", r.threads);
+  v("context", r.context);
   v("prompt", r.prompt);
   v("generate", r.generate);
   v("batch", r.batch);

@@ -50,6 +50,7 @@ struct BenchReport {
   // What was run.
   std::string model, model_type, attention, numerics, kv, isa;
   int threads = 0;
+  int64_t context = 0;  // the longest that the model was made for
   int64_t prompt = 0, generate = 0, batch = 0, repeat = 0, chunk = 0;
   // What it ran on, and its limits right before and after.
   Machine machine;
