@@ -178,16 +178,20 @@ class KernelBench {
   }
 
   void projections() {
-    for (const auto& [rows_out, cols_in, what] : {std::tuple{kQueryRank, kHidden, "linear 7168 to 1536 (q_a)"},
-                                                  std::tuple{kHidden, kHeads * kValue, "linear 16384 to 7168 (o)"}})
+    struct Shape {
+      std::string_view what;
+      int64_t out, in;
+    };
+    for (const Shape& w : {Shape{"linear 7168 to 1536 (q_a)", kQueryRank, kHidden},
+                           Shape{"linear 16384 to 7168 (o)", kHidden, kHeads * kValue}})
       for (const int64_t rows : {1, 256, 1024}) {
-        const std::string title = name(what, rows);
+        const std::string title = name(w.what, rows);
         if (!wanted(title)) continue;
         begin(0, rows, false);
-        const Tensor x = input(rows, cols_in);
-        const double elements = real(rows_out) * real(cols_in);
+        const Tensor x = input(rows, w.in);
+        const double elements = real(w.out) * real(w.in);
         measure(title, 2 * elements * real(rows), elements,
-                [&](int64_t i) { backend_.linear(x, fp8(rows_out, cols_in, i)); });
+                [&](int64_t i) { backend_.linear(x, fp8(w.out, w.in, i)); });
       }
     if (const std::string title = name("head 7168 to 129280", 1); wanted(title)) {
       begin(0, 1, false);

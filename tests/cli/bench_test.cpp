@@ -164,7 +164,7 @@ TEST(Bench, FailuresSayWhatToDo) {
   const ProcessResult deep = run_fathom(tiny({"--depth", "0,8180", "--json", out}));
   EXPECT_EQ(deep.exit_code, 1);
   EXPECT_THAT(deep.err, AllOf(HasSubstr("8180"), HasSubstr("8192")));
-  const ProcessResult nothing = run_fathom(tiny({"--prompt", "0", "--gen", "0"}));
+  const ProcessResult nothing = run_fathom({"bench", "--model", kSample, "--prompt", "0", "--gen", "0"});
   EXPECT_EQ(nothing.exit_code, 1);
   EXPECT_THAT(nothing.err, HasSubstr("nothing to measure"));
   const ProcessResult many = run_fathom(tiny({"--depth", "8000", "--batch", "1000000"}));
@@ -174,11 +174,12 @@ TEST(Bench, FailuresSayWhatToDo) {
 }
 
 TEST(Bench, OtherFormsOfTheModelRun) {
-  const ProcessResult dense =
-      run_fathom(tiny({"--attention", "dense", "--kv", "fp8", "--depth", "90", "--prompt", "0"}));
+  const ProcessResult dense = run_fathom({"bench", "--model", kSample, "--attention", "dense", "--kv", "fp8", "--depth",
+                                          "90", "--prompt", "0", "--gen", "2"});
   EXPECT_EQ(dense.exit_code, 0) << dense.err;
   EXPECT_THAT(dense.out, AllOf(HasSubstr("dense attention"), HasSubstr("fp8 cache"), Not(HasSubstr("index_select"))));
-  const ProcessResult reference = run_fathom(tiny({"--attention", "reference", "--gen", "1", "--repeat", "1"}));
+  const ProcessResult reference =
+      run_fathom({"bench", "--model", kSample, "--attention", "reference", "--prompt", "4", "--gen", "1"});
   EXPECT_EQ(reference.exit_code, 0) << reference.err;
   EXPECT_THAT(reference.out, HasSubstr("reference attention"));
 }
