@@ -3,14 +3,16 @@
 namespace fathom::cpu {
 
 double peak_flops_loop(Isa isa, int64_t rounds) {
-  switch (isa) {
 #if defined(__x86_64__)
+  switch (isa) {  // an instruction set that is missing here is a warning of the compiler
     case Isa::kAvx512:
       return avx512::peak_flops_loop(rounds);
-#endif
-    default:
-      return portable::peak_flops_loop(rounds);
+    case Isa::kPortable:
+    case Isa::kReference:
+      break;
   }
+#endif
+  return portable::peak_flops_loop(rounds);
 }
 
 namespace portable {

@@ -10,6 +10,7 @@
 #include "base/result.h"
 #include "checkpoint/weight_store.h"
 #include "engine/bench_report.h"
+#include "engine/engine.h"
 #include "model/runner.h"
 
 namespace fathom {
@@ -20,7 +21,7 @@ struct BenchSettings {
   std::vector<int64_t> depths = {0};                 // any order, repeated ones count once
   int64_t prompt = 512, generate = 32;               // tokens to measure; 0: that phase is left out
   int64_t batch = 1;                                 // sequences that decode side by side
-  int64_t chunk = 256;                               // prompt tokens a step
+  int64_t chunk = EngineSettings{}.chunk;            // prompt tokens a step
   int repeat = 3;
   int threads = 0;  // 0: one per available core
 };

@@ -47,7 +47,7 @@ class KernelBench {
         cancel_(cancel),
         threads_(settings.threads),
         backend_(backend_settings(settings.isa), threads_),
-        scales_(1 << 15, 0.01f) {}
+        scales_(1 << 15, 1.0f / 128) {}
 
   KernelReport run() {
     KernelReport report;

@@ -2,9 +2,9 @@
 #include <fmt/format.h>
 
 #include <iterator>
-#include <nlohmann/json.hpp>
 
 #include "engine/bench_kernels.h"
+#include "text/json.h"
 
 namespace fathom {
 
@@ -47,7 +47,6 @@ std::string kernels_text(const KernelReport& r) {
 }
 
 std::string kernels_json(const KernelReport& r) {
-  using Json = nlohmann::ordered_json;
   const auto limits = [](const MachineLimits& l) {
     return Json{{"stream_gb_per_s", l.stream_gb_per_s}, {"peak_gflops", l.peak_gflops}};
   };

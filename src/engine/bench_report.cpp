@@ -7,12 +7,11 @@
 #include "base/file.h"
 #include "checkpoint/json_text.h"
 #include "checkpoint/problems.h"
+#include "text/json.h"
 
 namespace fathom {
 
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr int64_t kFormat = 1;  // of the file; raised when a field changes its meaning
 
