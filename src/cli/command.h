@@ -22,6 +22,8 @@ void add_tokenize(CLI::App& app, CommandContext& context);
 void add_inspect(CLI::App& app, CommandContext& context);
 void add_synth(CLI::App& app, CommandContext& context);
 void add_trace(CLI::App& app, CommandContext& context);
+void add_bench(CLI::App& app, CommandContext& context);
+void add_plan(CLI::App& app, CommandContext& context);
 
 // The action's exit code, or the error on stderr and 1.
 inline int exit_code(const Result<int>& result) {

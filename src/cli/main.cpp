@@ -19,6 +19,8 @@ int main(int argc, char** argv) {
   fathom::add_inspect(app, context);
   fathom::add_synth(app, context);
   fathom::add_trace(app, context);
+  fathom::add_bench(app, context);
+  fathom::add_plan(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

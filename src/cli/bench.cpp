@@ -1,0 +1,189 @@
+// fathom bench: how fast a model runs here, and how fast it could.
+#include "engine/bench.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/progress.h"
+#include "checkpoint/weight_store.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "engine/bench_kernels.h"
+
+namespace fathom {
+
+namespace {
+
+struct BenchOptions {
+  std::string model, attention = "sparse", numerics = "w8a16", kv = "bf16", json, html;
+  std::vector<std::string> compare;
+  BenchSettings settings;
+};
+
+Status write_reports(const BenchOptions& options, std::span<const BenchReport> reports) {
+  if (!options.json.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, report_json(reports.front())));
+  if (!options.html.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.html, report_html(reports)));
+  return {};
+}
+
+Result<int> measure(const BenchOptions& options) {
+  BenchSettings settings = options.settings;
+  FATHOM_TRY(settings.runner.isa, choose_isa());
+  if (options.attention == "reference") settings.runner.isa = Isa::kReference;
+  settings.runner.dense_attention = options.attention == "dense";
+  settings.runner.numerics = options.numerics == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16;
+  settings.latent_format = options.kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
+  FATHOM_TRY(const auto store, WeightStore::open(options.model));
+
+  // One progress line a part of the work: a new name ends the line before.
+  std::optional<Progress> progress;
+  std::string shown;
+  BenchCallbacks callbacks;
+  callbacks.on_progress = [&](std::string_view what, int64_t done, int64_t total) {
+    if (what != shown) {
+      shown = what;
+      progress.emplace(shown, static_cast<uint64_t>(total), "");
+    }
+    progress->set(static_cast<uint64_t>(done));
+  };
+  InterruptFlag interrupt;
+  FATHOM_TRY(const BenchReport report, run_bench(*store, settings, callbacks, interrupt.flag()));
+  progress.reset();
+  std::fputs(report_text(report).c_str(), stdout);
+  FATHOM_RETURN_IF_ERROR(write_reports(options, {&report, 1}));
+  return 0;
+}
+
+Result<int> compare(const BenchOptions& options) {
+  std::vector<BenchReport> reports;
+  for (const std::string& file : options.compare) {
+    FATHOM_TRY(BenchReport report, load_report(file));
+    reports.push_back(std::move(report));
+  }
+  std::fputs(comparison_text(reports[0], reports[1]).c_str(), stdout);
+  if (!options.html.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.html, report_html(reports)));
+  return 0;
+}
+
+struct KernelOptions {
+  KernelBenchSettings settings;
+  std::string json;
+};
+
+Result<int> measure_kernels(const KernelOptions& options) {
+  KernelBenchSettings settings = options.settings;
+  FATHOM_TRY(settings.isa, choose_isa());
+  InterruptFlag interrupt;
+  std::optional<KernelReport> report;
+  {
+    // How many there are is not known beforehand: the line says which.
+    const bool terminal = isatty(STDERR_FILENO) != 0;
+    const auto show = [&](std::string_view name) {
+      if (terminal) fmt::print(stderr, "\r{}\033[K", name);
+    };
+    auto result = bench_kernels(settings, show, interrupt.flag());
+    if (terminal) fmt::print(stderr, "\r\033[K");
+    FATHOM_TRY(report, std::move(result));
+  }
+  std::fputs(kernels_text(*report).c_str(), stdout);
+  if (!options.json.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, kernels_json(*report)));
+  return 0;
+}
+
+CLI::App* add_kernels(CLI::App& bench, CommandContext& context) {
+  auto options = std::make_shared<KernelOptions>();
+  CLI::App* command = bench.add_subcommand("kernels", "Each operation alone, at the dimensions of V3.2-Exp");
+  command->footer(
+      "Weights and caches are synthetic; all of it takes up to 4 GB of memory and some minutes.\n\n"
+      "  fathom bench kernels --filter 'attend|index_select'");
+  command->add_option("--filter", options->settings.filter, "Only operations whose name this regular expression finds")
+      ->type_name("REGEX");
+  command->add_option("--threads", options->settings.threads, "0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--repeat", options->settings.repeat, "Repetitions of each measurement; the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--json", options->json, "Also write the figures to this file")->type_name("FILE");
+  command->callback(
+      [options, &context] { context.action = [options] { return exit_code(measure_kernels(*options)); }; });
+  return command;
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app, CommandContext& context) {
+  auto options = std::make_shared<BenchOptions>();
+  BenchSettings& s = options->settings;
+  CLI::App* command = app.add_subcommand("bench", "Measure prefill and decode, beside what the machine can do");
+  command->footer(
+      "At each depth the cache holds that many tokens already. Tokens are noise, and are not sampled; no tokenizer is\n"
+      "needed. Compare figures of one run, or of runs whose limits agree: machines are shared.\n\n"
+      "  fathom bench --model DIR --depth 0,4096,16384 --json sparse.json\n"
+      "  fathom bench --model DIR --depth 0,4096,16384 --attention dense --json dense.json\n"
+      "  fathom bench --compare dense.json sparse.json --html both.html\n"
+      "  fathom bench kernels --filter attend");
+  auto* what = command->add_option_group("What to do");
+  what->add_option("--model", options->model, "Measure this checkpoint folder")->type_name("DIR");
+  what->add_option("--compare", options->compare, "Compare two files that --json wrote: the second over the first")
+      ->expected(2)
+      ->type_name("A.json B.json");
+  command->add_option("--depth", s.depths, "Tokens in the cache before, with commas between")
+      ->delimiter(',')
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 30))
+      ->type_name("N,…")
+      ->capture_default_str();
+  const auto count = [&](const char* name, int64_t& value, int64_t least, const char* description) {
+    command->add_option(name, value, description)
+        ->check(CLI::Range(least, int64_t{1} << 20))
+        ->type_name("N")
+        ->capture_default_str();
+  };
+  count("--prompt", s.prompt, 0, "Tokens to prefill at each depth; 0: leave prefill out");
+  count("--gen", s.generate, 0, "Tokens to decode at each depth; 0: leave decode out");
+  count("--batch", s.batch, 1, "Sequences that decode side by side");
+  count("--chunk", s.chunk, 1, "Prompt tokens a step");
+  command->add_option("--repeat", s.repeat, "Repetitions of each measurement; the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      ->add_option("--attention", options->attention,
+                   "sparse: as the model is; dense: without its indexer, every key is attended to; reference: the\n"
+                   "scalar definition of everything, very slow")
+      ->check(CLI::IsMember({"sparse", "dense", "reference"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_option("--numerics", options->numerics, "w8a16: activations in BF16; w8a8: in FP8 before FP8 layers")
+      ->check(CLI::IsMember({"w8a16", "w8a8"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_option("--kv", options->kv, "Rows of the latent cache: bf16 (exact), or fp8 (43 % smaller)")
+      ->check(CLI::IsMember({"bf16", "fp8"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+  command->add_option("--threads", s.threads, "0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--json", options->json, "Also write everything to this file")->type_name("FILE");
+  command->add_option("--html", options->html, "Also write a page with curves to this file")->type_name("FILE");
+  CLI::App* kernels = add_kernels(*command, context);
+  command->callback([options, kernels, &context] {
+    if (kernels->parsed()) return;
+    if (options->model.empty() == options->compare.empty())
+      throw CLI::RequiredError("Exactly one of --model, --compare, or the word 'kernels'");
+    context.action = [options] { return exit_code(options->compare.empty() ? measure(*options) : compare(*options)); };
+  });
+}
+
+}  // namespace fathom

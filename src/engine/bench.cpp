@@ -1,0 +1,248 @@
+#include "engine/bench.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "engine/kv_pool.h"
+
+namespace fathom {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// The name of the run, for people who compare it.
+std::string attention_name(const ModelConfig& config, const RunnerSettings& runner) {
+  if (runner.isa == Isa::kReference) return "reference";
+  return runner.dense_attention || !config.sparse() ? "dense" : "sparse";
+}
+
+std::string_view latent_format_name(LatentFormat format) {
+  switch (format) {
+    case LatentFormat::kBf16:
+      return "bf16";
+    case LatentFormat::kFp8:
+      return "fp8";
+    case LatentFormat::kF32:
+      return "f32";
+  }
+  return "";
+}
+
+int64_t block_rows(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens * kBlockTokens; }
+
+class Bench {
+ public:
+  Bench(const WeightStore& store, const BenchSettings& settings, const BenchCallbacks& callbacks,
+        const std::atomic<bool>& cancel)
+      : store_(store), s_(settings), callbacks_(callbacks), cancel_(cancel), threads_(settings.threads) {}
+
+  Result<BenchReport> run() {
+    FATHOM_RETURN_IF_ERROR(prepare());
+    BenchReport report = describe();
+    callbacks_.on_progress("probing memory and arithmetic", 0, 1);
+    report.limits_before = probe_limits(threads_, s_.runner.isa);
+    reset_peak_resident_bytes();  // what the probe took is not the model's
+    runner_ = make_cpu_runner(store_, s_.runner, threads_);
+    FATHOM_RETURN_IF_ERROR(fill(s_.depths.front()));
+    for (const int64_t depth : s_.depths) {
+      FATHOM_TRY(DepthReport measured, measure(depth));
+      report.depths.insert(report.depths.begin(), std::move(measured));
+    }
+    report.scratch_bytes = runner_->scratch_bytes();
+    report.peak_resident_bytes = peak_resident_bytes();
+    callbacks_.on_progress("probing memory and arithmetic", 0, 1);
+    report.limits_after = probe_limits(threads_, s_.runner.isa);
+    return report;
+  }
+
+ private:
+  Status prepare() {
+    std::sort(s_.depths.begin(), s_.depths.end(), std::greater<>());  // deepest first: the cache is filled once
+    s_.depths.erase(std::unique(s_.depths.begin(), s_.depths.end()), s_.depths.end());
+    FATHOM_CHECK(!s_.depths.empty() && s_.depths.back() >= 0 && s_.batch >= 1 && s_.repeat >= 1 && s_.chunk >= 1,
+                 "{} depths, batch {}, {} repetitions, chunk {}", s_.depths.size(), s_.batch, s_.repeat, s_.chunk);
+    if (s_.prompt == 0 && s_.generate == 0) return fail("nothing to measure: prompt and generated tokens are both 0");
+    const int64_t longest = store_.config().max_position_embeddings, depth = s_.depths.front();
+    const int64_t more = std::max(s_.prompt, s_.generate);
+    if (more > longest || depth > longest - more)
+      return fail("depth {} and {} tokens more: the model has a context of {} (max_position_embeddings); choose less",
+                  depth, more, longest);
+    if (s_.runner.isa == Isa::kReference) s_.latent_format = LatentFormat::kF32;
+    layout_ = kv_layout(store_.config(), s_.latent_format);
+    // Only the first sequence prefills.
+    rows_ = block_rows(depth + more) + (s_.batch - 1) * block_rows(depth + s_.generate);
+    const int64_t layers = store_.config().total_layers();
+    const double bytes = static_cast<double>(rows_) * static_cast<double>(layers * layout_.token_bytes());
+    if (const uint64_t memory = describe_machine().memory_bytes; memory > 0 && bytes > static_cast<double>(memory))
+      return fail("{} sequence{} of {} tokens take {:.1f} GB of cache, and this machine has {:.1f} GB: choose less",
+                  s_.batch, s_.batch == 1 ? "" : "s", depth + more, bytes * 1e-9, static_cast<double>(memory) * 1e-9);
+    FATHOM_TRY(auto pool, KvPool::create(layout_, layers, rows_));
+    pool_.emplace(std::move(pool));
+    for (int64_t i = 0; i < s_.batch; ++i) sequences_.emplace_back(*pool_);
+    return {};
+  }
+
+  BenchReport describe() const {
+    BenchReport r;
+    r.model = store_.folder().string();
+    r.model_type = store_.config().model_type;
+    r.attention = attention_name(store_.config(), s_.runner);
+    r.numerics = s_.runner.numerics == Numerics::kW8A8 ? "w8a8" : "w8a16";
+    r.kv = latent_format_name(s_.latent_format);
+    r.isa = isa_name(s_.runner.isa);
+    r.threads = threads_.threads();
+    r.context = store_.config().max_position_embeddings;
+    r.prompt = s_.prompt;
+    r.generate = s_.generate;
+    r.batch = s_.batch;
+    r.repeat = s_.repeat;
+    r.chunk = s_.chunk;
+    r.machine = describe_machine();
+    r.cache_token_bytes = store_.config().total_layers() * layout_.token_bytes();
+    r.cache_tokens = rows_;
+    r.weight_bytes = store_.mapped_bytes();
+    return r;
+  }
+
+  Status stop() const { return fail("interrupted before all was measured: nothing is reported"); }
+
+  // Tokens are noise: they reach experts evenly, and no two sequences are alike.
+  std::vector<int32_t> noise(int64_t count) {
+    const uint64_t vocab = static_cast<uint64_t>(store_.config().vocab_size);
+    std::vector<int32_t> tokens(static_cast<size_t>(count));
+    for (int32_t& token : tokens) token = static_cast<int32_t>(random_() % vocab);
+    return tokens;
+  }
+
+  // Rows [start, start + count) of the first `sequences` sequences, in one step.
+  void step(int64_t sequences, int64_t start, int64_t count, bool want_logits, StepProfile* profile) {
+    const std::vector<int32_t> tokens = noise(sequences * count);
+    std::vector<Slice> slices;
+    std::vector<int32_t> last_rows;
+    for (int64_t i = 0; i < sequences; ++i) {
+      KvSequence& sequence = sequences_[static_cast<size_t>(i)];
+      FATHOM_CHECK(sequence.reserve(start + count), "no room for {} rows", start + count);
+      slices.push_back({start, count, sequence.blocks()});
+      last_rows.push_back(static_cast<int32_t>((i + 1) * count - 1));
+    }
+    Step step;
+    step.tokens = tokens;
+    step.slices = slices;
+    step.kv = &pool_->cache();
+    if (want_logits) step.logit_rows = last_rows;
+    step.profile = profile;
+    runner_->forward(step);
+  }
+
+  // Prefills rows [start, start + count) of the first sequence; false when cancelled.
+  bool prefill(int64_t start, int64_t count, bool want_logits, StepProfile* profile, std::string_view label = {}) {
+    for (int64_t done = 0; done < count;) {
+      if (cancel_) return false;
+      const int64_t rows = std::min(s_.chunk, count - done);
+      step(1, start + done, rows, want_logits && done + rows == count, profile);
+      done += rows;
+      if (!label.empty()) callbacks_.on_progress(label, done, count);
+    }
+    return true;
+  }
+
+  // Rows [0, depth) of every sequence: computed for the first, copied to the others.
+  Status fill(int64_t depth) {
+    if (!prefill(0, depth, false, nullptr, "filling the cache")) return stop();
+    const KvCache& cache = pool_->cache();
+    for (int64_t i = 1; i < s_.batch; ++i) {
+      KvSequence& sequence = sequences_[static_cast<size_t>(i)];
+      FATHOM_CHECK(sequence.reserve(depth), "no room for {} rows", depth);
+      for (int64_t layer = 0; layer < store_.config().total_layers(); ++layer)
+        for (int64_t b = 0; b < sequence.block_count(); ++b) {
+          const int32_t from = sequences_[0].blocks()[b], to = sequence.blocks()[b];
+          std::memcpy(cache.latent_block(layer, to), cache.latent_block(layer, from),
+                      static_cast<size_t>(cache.latent_block_bytes()));
+          if (const int64_t bytes = cache.index_block_bytes(); bytes > 0)
+            std::memcpy(cache.index_block(layer, to), cache.index_block(layer, from), static_cast<size_t>(bytes));
+        }
+    }
+    return {};
+  }
+
+  Result<DepthReport> measure(int64_t depth) {
+    for (KvSequence& sequence : sequences_) sequence.truncate(depth);
+    DepthReport report;
+    report.depth = depth;
+    if (s_.prompt > 0) {
+      // Not counted: scratch memory grows, pages of the cache are taken.
+      if (!prefill(depth, std::min(s_.chunk, s_.prompt), true, nullptr)) return tl::unexpected(stop().error());
+      PhaseReport phase{.tokens = s_.prompt};
+      for (int64_t done = 0; done < s_.prompt; done += s_.chunk)
+        phase.work += prefill_work(depth + done, std::min(s_.chunk, s_.prompt - done), done + s_.chunk >= s_.prompt);
+      FATHOM_TRY(report.prefill,
+                 repeat(std::move(phase), fmt::format("prefill at {}", depth),
+                        [&](StepProfile* profile) { return prefill(depth, s_.prompt, true, profile); }));
+    }
+    if (s_.generate > 0) {
+      step(s_.batch, depth, 1, true, nullptr);
+      PhaseReport phase{.tokens = s_.generate * s_.batch, .sequences = s_.batch};
+      for (int64_t i = 0; i < s_.generate; ++i) phase.work += decode_work(depth + i);
+      FATHOM_TRY(report.decode, repeat(std::move(phase), fmt::format("decode at {}", depth), [&](StepProfile* profile) {
+                   for (int64_t i = 0; i < s_.generate; ++i) {
+                     if (cancel_) return false;
+                     step(s_.batch, depth + i, 1, true, profile);
+                   }
+                   return true;
+                 }));
+    }
+    return report;
+  }
+
+  // body(profile) is one repetition; false when cancelled.
+  template <typename Body>
+  Result<PhaseReport> repeat(PhaseReport phase, const std::string& label, Body&& body) {
+    std::vector<double> seconds;
+    for (int i = 0; i < s_.repeat; ++i) {
+      callbacks_.on_progress(label, i, s_.repeat);
+      const Clock::time_point start = Clock::now();
+      if (!body(&phase.profile)) return tl::unexpected(stop().error());
+      seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+    }
+    for (double& s : phase.profile.seconds) s /= s_.repeat;
+    phase.seconds = Spread::of(std::move(seconds));
+    return phase;
+  }
+
+  WorkSettings work_settings() const { return {s_.runner.dense_attention, s_.latent_format}; }
+  Work prefill_work(int64_t start, int64_t count, bool last) const {
+    return step_work(store_.config(), work_settings(), {1, start, count, last ? 1 : 0}).total();
+  }
+  Work decode_work(int64_t start) const {
+    return step_work(store_.config(), work_settings(), {s_.batch, start, 1, s_.batch}).total();
+  }
+
+  const WeightStore& store_;
+  BenchSettings s_;
+  const BenchCallbacks& callbacks_;
+  const std::atomic<bool>& cancel_;
+  ThreadPool threads_;
+  KvLayout layout_;
+  int64_t rows_ = 0;
+  std::optional<KvPool> pool_;
+  std::vector<KvSequence> sequences_;
+  std::unique_ptr<Runner> runner_;
+  std::mt19937_64 random_{1};
+};
+
+}  // namespace
+
+Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchCallbacks& callbacks,
+                              const std::atomic<bool>& cancel) {
+  return Bench(store, settings, callbacks, cancel).run();
+}
+
+}  // namespace fathom

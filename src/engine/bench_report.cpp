@@ -1,0 +1,225 @@
+#include "engine/bench_report.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "checkpoint/json_text.h"
+#include "checkpoint/problems.h"
+#include "text/json.h"
+
+namespace fathom {
+
+namespace {
+
+constexpr int64_t kFormat = 1;  // of the file; raised when a field changes its meaning
+
+// The fields of a report, once: written by one kind of visitor and read by the other.
+template <typename Visitor>
+void fields(Visitor& v, Machine& m) {
+  v("cpu", m.cpu);
+  v("cores", m.cores);
+  v("memory_bytes", m.memory_bytes);
+}
+template <typename Visitor>
+void fields(Visitor& v, MachineLimits& l) {
+  v("stream_gb_per_s", l.stream_gb_per_s);
+  v("peak_gflops", l.peak_gflops);
+}
+template <typename Visitor>
+void fields(Visitor& v, Spread& s) {
+  v("median", s.median);
+  v("min", s.min);
+  v("max", s.max);
+}
+template <typename Visitor>
+void fields(Visitor& v, Work& w) {
+  v("flops", w.flops);
+  v("weight_bytes", w.weight_bytes);
+  v("cache_bytes", w.cache_bytes);
+}
+template <typename Visitor>
+void fields(Visitor& v, StepProfile& p) {
+  for (size_t i = 0; i < kOperationCount; ++i) v(operation_name(static_cast<Operation>(i)), p.seconds[i]);
+}
+template <typename Visitor>
+void fields(Visitor& v, PhaseReport& p) {
+  v("tokens", p.tokens);
+  v("sequences", p.sequences);
+  v("seconds", p.seconds);
+  v("work", p.work);
+  v("seconds_by_operation", p.profile);
+}
+template <typename Visitor>
+void fields(Visitor& v, DepthReport& d) {
+  v("depth", d.depth);
+  v("prefill", d.prefill);
+  v("decode", d.decode);
+}
+template <typename Visitor>
+void fields(Visitor& v, BenchReport& r) {
+  v("model", r.model);
+  v("model_type", r.model_type);
+  v("attention", r.attention);
+  v("numerics", r.numerics);
+  v("kv", r.kv);
+  v("isa", r.isa);
+  v("threads", r.threads);
+  v("context", r.context);
+  v("prompt", r.prompt);
+  v("generate", r.generate);
+  v("batch", r.batch);
+  v("repeat", r.repeat);
+  v("chunk", r.chunk);
+  v("machine", r.machine);
+  v("limits_before", r.limits_before);
+  v("limits_after", r.limits_after);
+  v("cache_token_bytes", r.cache_token_bytes);
+  v("cache_tokens", r.cache_tokens);
+  v("scratch_bytes", r.scratch_bytes);
+  v("weight_bytes", r.weight_bytes);
+  v("peak_resident_bytes", r.peak_resident_bytes);
+  v("depths", r.depths);
+}
+
+class Writer {
+ public:
+  template <typename T>
+  void operator()(std::string_view name, T& value) {
+    json_[std::string(name)] = write(value);
+  }
+  template <typename T>
+  static Json write(T& value) {
+    if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
+      return value;
+    } else {
+      Writer writer;
+      fields(writer, value);
+      return std::move(writer.json_);
+    }
+  }
+
+ private:
+  template <typename T>
+  static Json write(std::optional<T>& value) {
+    return value ? write(*value) : Json();
+  }
+  template <typename T>
+  static Json write(std::vector<T>& values) {
+    Json array = Json::array();
+    for (T& value : values) array.push_back(write(value));
+    return array;
+  }
+  Json json_ = Json::object();
+};
+
+class Reader {
+ public:
+  Reader(const nlohmann::json& json, std::string path, Problems& problems)
+      : json_(json), path_(std::move(path)), problems_(problems) {}
+
+  template <typename T>
+  void operator()(std::string_view name, T& value) {
+    const std::string path = path_.empty() ? std::string(name) : fmt::format("{}.{}", path_, name);
+    const auto it = json_.find(name);
+    if (it == json_.end())
+      problems_.add("{}: missing", path);
+    else
+      read(*it, path, value);
+  }
+
+  template <typename T>
+  void read(const nlohmann::json& json, const std::string& path, T& value) {
+    if constexpr (std::is_same_v<T, std::string>) {
+      if (json.is_string())
+        value = json.get<std::string>();
+      else
+        wrong(json, path, "text");
+    } else if constexpr (std::is_floating_point_v<T>) {
+      if (json.is_number() && json.get<double>() >= 0)
+        value = json.get<double>();
+      else
+        wrong(json, path, "a number from 0");
+    } else if constexpr (std::is_integral_v<T>) {
+      if (json.is_number_unsigned() && json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<T>::max()))
+        value = json.get<T>();
+      else
+        wrong(json, path, "a whole number from 0");
+    } else if (json.is_object()) {
+      Reader reader(json, path, problems_);
+      fields(reader, value);
+    } else {
+      wrong(json, path, "an object");
+    }
+  }
+
+ private:
+  template <typename T>
+  void read(const nlohmann::json& json, const std::string& path, std::optional<T>& value) {
+    if (!json.is_null()) read(json, path, value.emplace());
+  }
+  template <typename T>
+  void read(const nlohmann::json& json, const std::string& path, std::vector<T>& values) {
+    if (!json.is_array()) return wrong(json, path, "an array");
+    for (size_t i = 0; i < json.size(); ++i) read(json[i], fmt::format("{}[{}]", path, i), values.emplace_back());
+  }
+  void wrong(const nlohmann::json& json, const std::string& path, std::string_view expected) {
+    problems_.add("{}: found {}, expected {}", path,
+                  in_quotes(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)), expected);
+  }
+
+  const nlohmann::json& json_;
+  std::string path_;
+  Problems& problems_;
+};
+
+// What the printing divides by.
+void check_phase(const std::optional<PhaseReport>& phase, int64_t depth, std::string_view name, Problems& problems) {
+  if (!phase) return;
+  const Spread& s = phase->seconds;
+  if (phase->tokens < 1 || phase->sequences < 1 || !(s.min > 0 && s.min <= s.median && s.median <= s.max))
+    problems.add("{} at depth {}: expected tokens, sequences and 0 < min ≤ median ≤ max seconds", name, depth);
+}
+
+}  // namespace
+
+Spread Spread::of(std::vector<double> values) {
+  FATHOM_CHECK(!values.empty(), "a spread of nothing");
+  std::sort(values.begin(), values.end());
+  const size_t middle = values.size() / 2;
+  const double median = values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+  return {median, values.front(), values.back()};
+}
+
+std::string report_json(const BenchReport& report) {
+  BenchReport copy = report;  // fields() is written for readers too, and takes no const
+  Json json = Json::object();
+  json["fathom_bench"] = kFormat;
+  json.update(Writer::write(copy));
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+Result<BenchReport> load_report(const std::filesystem::path& file) {
+  constexpr size_t kMaxBytes = size_t{64} << 20;
+  FATHOM_TRY(const std::string text, read_file(file, kMaxBytes));
+  const auto json = parse_json(text);
+  if (!json) return fail("{}: {}", file.string(), json.error().message);
+  if (!json->is_object() || !json->contains("fathom_bench"))
+    return fail("{}: not the output of 'fathom bench --json'", file.string());
+  if (json->at("fathom_bench") != kFormat)
+    return fail("{}: fathom_bench: found {}, expected {}: written by another version of fathom; measure again",
+                file.string(), in_quotes(json->at("fathom_bench").dump()), kFormat);
+  Problems problems;
+  BenchReport report;
+  Reader reader(*json, "", problems);
+  fields(reader, report);
+  for (const DepthReport& d : report.depths) {
+    check_phase(d.prefill, d.depth, "prefill", problems);
+    check_phase(d.decode, d.depth, "decode", problems);
+  }
+  if (!problems.empty()) return tl::unexpected(problems.error(file.string()));
+  return report;
+}
+
+}  // namespace fathom

@@ -1,0 +1,122 @@
+#include "engine/machine.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <thread>
+
+#include "base/memory.h"
+#include "cpu/peak.h"
+
+namespace fathom {
+
+namespace {
+
+// The text after "name" and a colon, of the first such line of a file in /proc.
+std::string proc_value(const char* file, std::string_view name) {
+  std::ifstream in(file);
+  for (std::string line; std::getline(in, line);) {
+    const size_t colon = line.find(':');
+    if (colon == std::string::npos || !line.starts_with(name)) continue;
+    const size_t begin = line.find_first_not_of(" \t", colon + 1);
+    return begin == std::string::npos ? "" : line.substr(begin);
+  }
+  return "";
+}
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The fastest of `passes` runs of body(), after one that does not count.
+template <typename Body>
+double fastest_seconds(int passes, Body&& body) {
+  double best = 1e30;
+  for (int i = 0; i <= passes; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    body();
+    if (i > 0) best = std::min(best, seconds_since(start));
+  }
+  return best;
+}
+
+size_t stream_bytes() {
+  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  const size_t wanted =
+      std::clamp<size_t>(4 * static_cast<size_t>(std::max(cache, 0L)), size_t{512} << 20, size_t{4} << 30);
+  const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  const size_t free_bytes = static_cast<size_t>(std::max(pages, 1L)) * static_cast<size_t>(page);
+  return std::max(std::min(wanted, free_bytes / 4), size_t{16} << 20) / 64 * 64;
+}
+
+double stream_gb_per_s(ThreadPool& threads) {
+  constexpr int64_t kPiece = 1 << 18;  // words: 2 MB
+  const Buffer buffer(stream_bytes());
+  uint64_t* words = buffer.as<uint64_t>();
+  const int64_t count = static_cast<int64_t>(buffer.size_bytes() / sizeof(uint64_t));
+  // Written, or every page would be the system's one page of zeros.
+  threads.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
+    std::memset(words + begin, 1, static_cast<size_t>(end - begin) * sizeof(uint64_t));
+  });
+  std::atomic<uint64_t> total{0};
+  const double seconds = fastest_seconds(6, [&] {
+    threads.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
+      uint64_t sum = 0;
+      for (int64_t i = begin; i < end; ++i) sum += words[i];
+      total.fetch_add(sum, std::memory_order_relaxed);  // so that the sums are not left out
+    });
+  });
+  return static_cast<double>(buffer.size_bytes()) / seconds * 1e-9;
+}
+
+double peak_gflops(ThreadPool& threads, Isa isa) {
+  constexpr int64_t kRounds = 20'000;  // a fraction of a millisecond, so that the threads end together
+  const int64_t pieces = 200 * threads.threads();
+  double flops = 0;
+  const double seconds = fastest_seconds(6, [&] {
+    std::atomic<int64_t> done{0};
+    threads.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i)
+        done.fetch_add(static_cast<int64_t>(cpu::peak_flops_loop(isa, kRounds)), std::memory_order_relaxed);
+    });
+    flops = static_cast<double>(done.load());
+  });
+  return flops / seconds * 1e-9;
+}
+
+}  // namespace
+
+Machine describe_machine() {
+  Machine machine;
+  machine.cpu = proc_value("/proc/cpuinfo", "model name");
+  if (machine.cpu.empty()) machine.cpu = "unknown";
+  cpu_set_t set;
+  machine.cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                              : static_cast<int>(std::thread::hardware_concurrency());
+  const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0) machine.memory_bytes = static_cast<uint64_t>(pages) * static_cast<uint64_t>(page);
+  return machine;
+}
+
+MachineLimits probe_limits(ThreadPool& threads, Isa isa) {
+  return {stream_gb_per_s(threads), peak_gflops(threads, isa)};
+}
+
+MachineLimits between(const MachineLimits& a, const MachineLimits& b) {
+  return {(a.stream_gb_per_s + b.stream_gb_per_s) / 2, (a.peak_gflops + b.peak_gflops) / 2};
+}
+
+uint64_t peak_resident_bytes() {
+  const std::string value = proc_value("/proc/self/status", "VmHWM");  // "12345 kB"
+  return value.empty() ? 0 : 1024 * std::strtoull(value.c_str(), nullptr, 10);
+}
+
+void reset_peak_resident_bytes() { std::ofstream("/proc/self/clear_refs") << "5"; }
+
+}  // namespace fathom

@@ -1,0 +1,208 @@
+// Plans as tables and as JSON.
+#include <fmt/format.h>
+
+#include <iterator>
+
+#include "engine/plan.h"
+#include "model/runner.h"
+#include "text/json.h"
+
+namespace fathom {
+
+namespace {
+
+template <typename... Args>
+void line(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
+  fmt::format_to(std::back_inserter(out), format, std::forward<Args>(args)...);
+  out.erase(out.find_last_not_of(' ') + 1);
+  out += '\n';
+}
+
+std::string number(double x) {
+  if (x >= 99.95) return fmt::format("{:.0f}", x);
+  return x >= 9.995 ? fmt::format("{:.1f}", x) : x >= 0.9995 ? fmt::format("{:.2f}", x) : fmt::format("{:.3f}", x);
+}
+
+std::string gb(uint64_t bytes) {
+  const double x = static_cast<double>(bytes);
+  return x >= 1e9 ? number(x * 1e-9) + " GB" : number(x * 1e-6) + " MB";
+}
+
+std::string share(double part, double whole) { return whole > 0 ? fmt::format("{:.1f} %", 100 * part / whole) : "–"; }
+
+const std::vector<PlannedPosition>& as_it_is(const Plan& plan) {
+  return plan.sparse.empty() ? plan.dense : plan.sparse;
+}
+
+void add_hardware(std::string& out, const Plan& plan) {
+  const Hardware& h = plan.hardware;
+  line(out, "{}", plan.model);
+  line(out, "  {} attention, context of {} tokens, {} user{}", plan.sparse.empty() ? "dense" : "sparse",
+       plan.settings.context, plan.settings.users, plan.settings.users == 1 ? "" : "s");
+  line(out, "{}", h.name);
+  line(out, "  {} memory, {} GB/s, {} TFLOP/s in BF16{}; {}", gb(h.memory_bytes), number(h.bandwidth_gb_per_s),
+       number(h.peak_bf16_tflops), h.price_per_hour > 0 ? fmt::format(", {:g} an hour", h.price_per_hour) : "",
+       h.source);
+}
+
+void add_memory(std::string& out, const Plan& plan) {
+  const PlanSettings& s = plan.settings;
+  const int64_t token = plan.config.total_layers() * kv_layout(plan.config, s.latent_format).token_bytes();
+  line(out, "\nMemory");
+  line(out, "  {:<10}{:>10}  every weight, the MTP layer's included", "weights", gb(plan.weight_bytes));
+  line(out, "  {:<10}{:>10}  {} user{} × {} tokens × {} bytes", "caches", gb(plan.cache_bytes), s.users,
+       s.users == 1 ? "" : "s", s.context, token);
+  line(out, "  {:<10}{:>10}  estimated, for steps of {} tokens", "scratch", gb(plan.scratch_bytes), s.chunk);
+  line(out, "  {:<10}{:>10}  of {}", "together", gb(plan.needed_bytes()), gb(plan.hardware.memory_bytes));
+  if (plan.fits())
+    line(out, "  fits; there is room for {} user{} of that context", plan.users_that_fit(),
+         plan.users_that_fit() == 1 ? "" : "s");
+  else if (plan.users_that_fit() > 0)
+    line(out, "  does not fit: {} too little; there is room for {} user{} of that context",
+         gb(plan.needed_bytes() - plan.hardware.memory_bytes), plan.users_that_fit(),
+         plan.users_that_fit() == 1 ? "" : "s");
+  else
+    line(out, "  does not fit: {} too little; the times below hold for a machine of that speed and enough memory",
+         gb(plan.needed_bytes() - plan.hardware.memory_bytes));
+}
+
+void add_parts(std::string& out, const Plan& plan, std::string_view title, const PlannedStep& step) {
+  const Work total = step.work.total();
+  line(out, "\n{}", title);
+  // Small models are shown in small units.
+  const bool giga = total.bytes() >= 1e9;
+  const double unit = giga ? 1e-9 : 1e-6;
+  line(out, "  {:<24}{:>10}{:>9}{:>11}{:>9}{:>11}{:>9}  {}", "part", giga ? "GB" : "MB", "share",
+       giga ? "GFLOP" : "MFLOP", "share", "ms", "share", "bound by");
+  const Hardware& h = plan.hardware;
+  for (size_t i = 0; i < kWorkPartCount; ++i) {
+    const Work& w = step.work.parts[i];
+    if (w.flops == 0 && w.bytes() == 0) continue;
+    const bool memory = w.bytes() / (h.bandwidth_gb_per_s * h.bandwidth_efficiency) >
+                        w.flops / (h.peak_bf16_tflops * 1e3 * h.compute_efficiency);
+    line(out, "  {:<24}{:>10}{:>9}{:>11}{:>9}{:>11}{:>9}  {}", work_part_name(static_cast<WorkPart>(i)),
+         number(w.bytes() * unit), share(w.bytes(), total.bytes()), number(w.flops * unit), share(w.flops, total.flops),
+         number(1e3 * step.seconds[i]), share(step.seconds[i], step.total_seconds()), memory ? "memory" : "arithmetic");
+  }
+  line(out, "  {:<24}{:>10}{:>9}{:>11}{:>9}{:>11}", "together", number(total.bytes() * unit), "",
+       number(total.flops * unit), "", number(1e3 * step.total_seconds()));
+}
+
+void add_positions(std::string& out, const Plan& plan, std::string_view title, PlannedStep PlannedPosition::*step) {
+  const bool cost = plan.hardware.price_per_hour > 0, both = !plan.sparse.empty();
+  line(out, "\n{}", title);
+  std::string head = fmt::format("  {:>9}", "position");
+  if (both) head += fmt::format("{:>16}", "sparse tokens/s");
+  head += fmt::format("{:>16}", "dense tokens/s");
+  if (both) head += fmt::format("{:>8}", "gain");
+  if (both && cost) head += fmt::format("{:>20}", "sparse cost/million");
+  if (cost) head += fmt::format("{:>20}", "dense cost/million");
+  line(out, "{}", head);
+  for (size_t i = 0; i < plan.dense.size(); ++i) {
+    const double dense = (plan.dense[i].*step).tokens_per_second();
+    std::string row = fmt::format("  {:>9}", plan.dense[i].position);
+    const auto money = [&](double speed) { return number(cost_per_million(plan.hardware, speed).value_or(0)); };
+    if (both) {
+      const double sparse = (plan.sparse[i].*step).tokens_per_second();
+      row += fmt::format("{:>16}{:>16}{:>8.2f}", number(sparse), number(dense), sparse / dense);
+      if (cost) row += fmt::format("{:>20}", money(sparse));
+    } else {
+      row += fmt::format("{:>16}", number(dense));
+    }
+    if (cost) row += fmt::format("{:>20}", money(dense));
+    line(out, "{}", row);
+  }
+}
+
+void add_assumptions(std::string& out, const Plan& plan) {
+  const Hardware& h = plan.hardware;
+  line(out, "\nWhat this rests on");
+  line(out, "  - Nothing was run. A part of a step takes as long as its bytes or its arithmetic, whichever is longer;");
+  line(out, "    parts follow each other. Bytes and FLOPs come from the shapes in config.json (src/engine/work.h).");
+  line(out,
+       "  - {:.0f} % of the bandwidth and {:.0f} % of the peak are reached: assumed, unless a --hardware file says",
+       100 * h.bandwidth_efficiency, 100 * h.compute_efficiency);
+  line(out, "    otherwise (bandwidth_efficiency, compute_efficiency).");
+  line(out, "  - Experts are chosen uniformly: t tokens of a step need E·(1 − (1 − k/E)^t) of E.");
+  line(out, "  - Attention is computed in absorbed form{}, as fathom does.",
+       plan.sparse.empty() ? "" : ", sparse and dense alike");
+  line(out,
+       "  - Prefill: one prompt at a time, {} tokens a step. Decode: every user has as many tokens as the position.",
+       plan.settings.chunk);
+  line(out, "  - Multi-token prediction is not counted on: its layer takes memory, and neither time nor gain.");
+}
+
+Json step_json(const Hardware& hardware, const PlannedStep& step) {
+  const Work total = step.work.total();
+  Json json{{"tokens_per_second", step.tokens_per_second()},
+            {"seconds", step.total_seconds()},
+            {"tokens", step.tokens},
+            {"flops", total.flops},
+            {"weight_bytes", total.weight_bytes},
+            {"cache_bytes", total.cache_bytes}};
+  if (const auto cost = cost_per_million(hardware, step.tokens_per_second())) json["cost_per_million"] = *cost;
+  for (size_t i = 0; i < kWorkPartCount; ++i) {
+    const Work& w = step.work.parts[i];
+    json["parts"][std::string(work_part_name(static_cast<WorkPart>(i)))] = {{"flops", w.flops},
+                                                                            {"weight_bytes", w.weight_bytes},
+                                                                            {"cache_bytes", w.cache_bytes},
+                                                                            {"seconds", step.seconds[i]}};
+  }
+  return json;
+}
+
+}  // namespace
+
+std::string plan_text(const Plan& plan) {
+  std::string out;
+  add_hardware(out, plan);
+  add_memory(out, plan);
+  const PlannedPosition& last = as_it_is(plan).back();
+  const std::string one = plan.settings.users == 1 ? "" : fmt::format(" of each of {} users", plan.settings.users);
+  add_parts(out, plan, fmt::format("Decode of a token{} at position {}", one, last.position), last.decode);
+  add_parts(out, plan, fmt::format("Prefill of {} tokens up to position {}", last.prefill.tokens, last.position),
+            last.prefill);
+  add_positions(out, plan, "Prefill by position", &PlannedPosition::prefill);
+  add_positions(out, plan,
+                plan.settings.users == 1 ? "Decode by position"
+                                         : fmt::format("Decode by position, {} users together", plan.settings.users),
+                &PlannedPosition::decode);
+  add_assumptions(out, plan);
+  return out;
+}
+
+std::string plan_json(const Plan& plan) {
+  const Hardware& h = plan.hardware;
+  Json json{{"model", plan.model},
+            {"context", plan.settings.context},
+            {"users", plan.settings.users},
+            {"chunk", plan.settings.chunk},
+            {"hardware",
+             {{"name", h.name},
+              {"source", h.source},
+              {"memory_bytes", h.memory_bytes},
+              {"bandwidth_gb_per_s", h.bandwidth_gb_per_s},
+              {"peak_bf16_tflops", h.peak_bf16_tflops},
+              {"price_per_hour", h.price_per_hour},
+              {"bandwidth_efficiency", h.bandwidth_efficiency},
+              {"compute_efficiency", h.compute_efficiency}}},
+            {"memory",
+             {{"weight_bytes", plan.weight_bytes},
+              {"cache_bytes", plan.cache_bytes},
+              {"scratch_bytes", plan.scratch_bytes},
+              {"needed_bytes", plan.needed_bytes()},
+              {"fits", plan.fits()},
+              {"users_that_fit", plan.users_that_fit()}}}};
+  json["positions"] = Json::array();
+  for (size_t i = 0; i < plan.dense.size(); ++i) {
+    Json row{{"position", plan.dense[i].position}};
+    if (!plan.sparse.empty())
+      row["sparse"] = {{"prefill", step_json(h, plan.sparse[i].prefill)},
+                       {"decode", step_json(h, plan.sparse[i].decode)}};
+    row["dense"] = {{"prefill", step_json(h, plan.dense[i].prefill)}, {"decode", step_json(h, plan.dense[i].decode)}};
+    json["positions"].push_back(std::move(row));
+  }
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace fathom

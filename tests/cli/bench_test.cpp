@@ -1,0 +1,204 @@
+// fathom bench as a user types it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/process.h"
+#include "support/temp_dir.h"
+
+namespace fathom::test {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+const std::string kSample = FATHOM_MODELS "/sample";
+
+std::string contents(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+std::vector<std::string> tiny(std::vector<std::string> more) {
+  std::vector<std::string> arguments = {"bench",   "--model", kSample,     "--prompt", "20",       "--gen", "3",
+                                        "--chunk", "16",      "--threads", "2",        "--repeat", "2"};
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+class BenchFile : public ::testing::Test {
+ protected:
+  // One measurement serves all tests: it takes seconds.
+  static void SetUpTestSuite() {
+    dir_ = std::make_unique<TempDir>();
+    run_ = run_fathom(tiny({"--depth", "0,100", "--batch", "2", "--json", file(), "--html", page()}));
+  }
+  static void TearDownTestSuite() { dir_.reset(); }
+  static std::string file() { return (dir_->path() / "a.json").string(); }
+  static std::string page() { return (dir_->path() / "a.html").string(); }
+  // The measurement with a field changed.
+  static std::string changed(const std::string& name, const std::function<void(json&)>& change) {
+    json report = json::parse(contents(file()));
+    change(report);
+    const std::string path = (dir_->path() / name).string();
+    std::ofstream(path) << report.dump();
+    return path;
+  }
+
+  static std::unique_ptr<TempDir> dir_;
+  static ProcessResult run_;
+};
+std::unique_ptr<TempDir> BenchFile::dir_;
+ProcessResult BenchFile::run_;
+
+TEST_F(BenchFile, HasEveryFigure) {
+  ASSERT_EQ(run_.exit_code, 0) << run_.err;
+  EXPECT_THAT(run_.out, AllOf(HasSubstr("tokens/s"), HasSubstr("% of stream"), HasSubstr("prefill"),
+                              HasSubstr("decode"), HasSubstr("index_select"), HasSubstr("scratch")));
+  const json r = json::parse(contents(file()));
+  EXPECT_EQ(r["attention"], "sparse");
+  EXPECT_EQ(r["threads"], 2);
+  EXPECT_EQ(r["cache_token_bytes"], 5 * (2 * (64 + 32) + 64 + 4)) << "four layers and the MTP layer";
+  for (const char* limit : {"limits_before", "limits_after"}) {
+    EXPECT_GT(r[limit]["stream_gb_per_s"], 0.0);
+    EXPECT_GT(r[limit]["peak_gflops"], 0.0);
+  }
+  EXPECT_GT(r["peak_resident_bytes"], 0);
+  EXPECT_GT(r["scratch_bytes"], 0);
+  EXPECT_FALSE(r["machine"]["cpu"].get<std::string>().empty());
+  ASSERT_EQ(r["depths"].size(), 2u);
+  for (const json& depth : r["depths"])
+    for (const char* name : {"prefill", "decode"}) {
+      const json& phase = depth[name];
+      EXPECT_EQ(phase["tokens"], name == std::string("prefill") ? 20 : 6) << name;
+      EXPECT_LE(phase["seconds"]["min"], phase["seconds"]["median"]);
+      EXPECT_LE(phase["seconds"]["median"], phase["seconds"]["max"]);
+      EXPECT_GT(phase["work"]["flops"], 0.0);
+      double sum = 0;
+      for (const auto& [operation, seconds] : phase["seconds_by_operation"].items()) sum += seconds.get<double>();
+      EXPECT_GT(sum, 0.0);
+      EXPECT_LE(sum, phase["seconds"]["max"]) << "operations are parts of the whole";
+    }
+  EXPECT_EQ(r["depths"][0]["depth"], 0);
+  EXPECT_EQ(r["depths"][1]["depth"], 100);
+  EXPECT_GT(r["depths"][1]["decode"]["work"]["cache_bytes"], r["depths"][0]["decode"]["work"]["cache_bytes"]);
+}
+
+TEST_F(BenchFile, PageStandsAlone) {
+  const std::string html = contents(page());
+  EXPECT_THAT(html, AllOf(HasSubstr("<svg"), HasSubstr("prefers-color-scheme"), HasSubstr("</html>")));
+  EXPECT_THAT(html, AllOf(Not(HasSubstr("http")), Not(HasSubstr("src=")))) << "nothing is loaded from anywhere";
+  EXPECT_THAT(html, Not(HasSubstr("nan")));
+}
+
+TEST_F(BenchFile, ComparedWithItselfIsOne) {
+  const std::string both = (dir_->path() / "both.html").string();
+  const ProcessResult r = run_fathom({"bench", "--compare", file(), file(), "--html", both});
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, AllOf(HasSubstr("1.00  ~"), Not(HasSubstr("different conditions"))));
+  EXPECT_TRUE(std::filesystem::exists(both));
+}
+
+TEST_F(BenchFile, ComparisonTellsRatiosAndConditions) {
+  const std::string faster = changed("faster.json", [](json& r) {
+    for (json& depth : r["depths"])
+      for (const char* name : {"prefill", "decode"})
+        for (json& seconds : depth[name]["seconds"]) seconds = seconds.get<double>() / 1000;
+    r["batch"] = 7;
+    r["depths"][1]["depth"] = 55;
+  });
+  const ProcessResult r = run_fathom({"bench", "--compare", file(), faster});
+  EXPECT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, AllOf(HasSubstr("1000.00\n"), HasSubstr("2  →  7"), HasSubstr("100  only in A"),
+                           HasSubstr("55  only in B")));
+}
+
+TEST_F(BenchFile, SaysWhatIsWrongWithAFile) {
+  const std::string garbage = (dir_->path() / "garbage.json").string();
+  std::ofstream(garbage) << "{\"a\":";
+  const std::string other = (dir_->path() / "other.json").string();
+  std::ofstream(other) << "{\"a\": 1}";
+  const std::string wrong = changed("wrong.json", [](json& r) {
+    r["threads"] = "two";
+    r.erase("machine");
+    r["depths"][0]["prefill"]["tokens"] = 0;
+  });
+  const std::string future = changed("future.json", [](json& r) { r["fathom_bench"] = 99; });
+  const auto error = [](const std::string& path) {
+    const ProcessResult r = run_fathom({"bench", "--compare", path, path});
+    EXPECT_EQ(r.exit_code, 1) << path;
+    return r.err;
+  };
+  EXPECT_THAT(error("/nonexistent.json"), HasSubstr("No such file"));
+  EXPECT_THAT(error(garbage), AllOf(HasSubstr("garbage.json"), HasSubstr("not valid JSON")));
+  EXPECT_THAT(error(other), HasSubstr("fathom bench --json"));
+  EXPECT_THAT(error(future), AllOf(HasSubstr("99"), HasSubstr("another version")));
+  EXPECT_THAT(error(wrong), AllOf(HasSubstr("threads: found \"\\\"two\\\"\""), HasSubstr("machine: missing"),
+                                  HasSubstr("prefill at depth 0")));
+}
+
+TEST(Bench, WrongUsage) {
+  EXPECT_EQ(run_fathom({"bench"}).exit_code, 2);
+  EXPECT_EQ(run_fathom(tiny({"--compare", "a", "b"})).exit_code, 2) << "measure or compare";
+  EXPECT_EQ(run_fathom({"bench", "--compare", "a"}).exit_code, 2);
+  for (const char* depth : {"4,x", "-1", "", "1.5"})
+    EXPECT_EQ(run_fathom(tiny({"--depth", depth})).exit_code, 2) << depth;
+  EXPECT_EQ(run_fathom(tiny({"--attention", "dens"})).exit_code, 2);
+  const ProcessResult usage = run_fathom(tiny({"--depth", "4,x"}));
+  EXPECT_THAT(usage.err, AllOf(HasSubstr("--depth"), HasSubstr("x")));
+}
+
+TEST(Bench, FailuresSayWhatToDo) {
+  const TempDir dir;
+  const std::string out = (dir.path() / "x.json").string();
+  const ProcessResult missing = run_fathom({"bench", "--model", "/nonexistent", "--json", out});
+  EXPECT_EQ(missing.exit_code, 1);
+  EXPECT_THAT(missing.err, HasSubstr("/nonexistent"));
+  const ProcessResult deep = run_fathom(tiny({"--depth", "0,8180", "--json", out}));
+  EXPECT_EQ(deep.exit_code, 1);
+  EXPECT_THAT(deep.err, AllOf(HasSubstr("8180"), HasSubstr("8192")));
+  const ProcessResult nothing = run_fathom({"bench", "--model", kSample, "--prompt", "0", "--gen", "0"});
+  EXPECT_EQ(nothing.exit_code, 1);
+  EXPECT_THAT(nothing.err, HasSubstr("nothing to measure"));
+  const ProcessResult many = run_fathom(tiny({"--depth", "8000", "--batch", "1000000"}));
+  EXPECT_EQ(many.exit_code, 1);
+  EXPECT_THAT(many.err, HasSubstr("GB"));
+  EXPECT_FALSE(std::filesystem::exists(out));
+}
+
+TEST(Bench, OtherFormsOfTheModelRun) {
+  const ProcessResult dense = run_fathom({"bench", "--model", kSample, "--attention", "dense", "--kv", "fp8", "--depth",
+                                          "90", "--prompt", "0", "--gen", "2"});
+  EXPECT_EQ(dense.exit_code, 0) << dense.err;
+  EXPECT_THAT(dense.out, AllOf(HasSubstr("dense attention"), HasSubstr("fp8 cache"), Not(HasSubstr("index_select"))));
+  const ProcessResult reference =
+      run_fathom({"bench", "--model", kSample, "--attention", "reference", "--prompt", "4", "--gen", "1"});
+  EXPECT_EQ(reference.exit_code, 0) << reference.err;
+  EXPECT_THAT(reference.out, HasSubstr("reference attention"));
+}
+
+TEST(BenchKernels, MeasuresWhatTheFilterNames) {
+  const TempDir dir;
+  const std::string out = (dir.path() / "k.json").string();
+  const ProcessResult r = run_fathom(
+      {"bench", "kernels", "--filter", "^(rms_norm|top_k)", "--repeat", "1", "--threads", "1", "--json", out});
+  ASSERT_EQ(r.exit_code, 0) << r.err;
+  EXPECT_THAT(r.out, AllOf(HasSubstr("rms_norm"), HasSubstr("top_k"), Not(HasSubstr("linear"))));
+  EXPECT_EQ(json::parse(contents(out))["kernels"].size(), 3u);
+  const ProcessResult none = run_fathom({"bench", "kernels", "--filter", "no such thing"});
+  EXPECT_EQ(none.exit_code, 1);
+  EXPECT_THAT(none.err, HasSubstr("no such thing"));
+  const ProcessResult broken = run_fathom({"bench", "kernels", "--filter", "("});
+  EXPECT_EQ(broken.exit_code, 1);
+  EXPECT_THAT(broken.err, HasSubstr("regular expression"));
+}
+
+}  // namespace
+}  // namespace fathom::test
