@@ -45,16 +45,15 @@ Result<int> measure(const BenchOptions& options) {
   // One progress line a part of the work: a new name ends the line before.
   std::optional<Progress> progress;
   std::string shown;
-  BenchCallbacks callbacks;
-  callbacks.on_progress = [&](std::string_view what, int64_t done, int64_t total) {
+  const auto on_progress = [&](std::string_view what, int64_t done, int64_t total) {
     if (what != shown) {
       shown = what;
-      progress.emplace(shown, static_cast<uint64_t>(total), "");
+      progress.emplace(shown, static_cast<uint64_t>(total), "tokens");
     }
     progress->set(static_cast<uint64_t>(done));
   };
   InterruptFlag interrupt;
-  FATHOM_TRY(const BenchReport report, run_bench(*store, settings, callbacks, interrupt.flag()));
+  FATHOM_TRY(const BenchReport report, run_bench(*store, settings, on_progress, interrupt.flag()));
   progress.reset();
   std::fputs(report_text(report).c_str(), stdout);
   FATHOM_RETURN_IF_ERROR(write_reports(options, {&report, 1}));

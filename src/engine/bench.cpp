@@ -40,14 +40,13 @@ int64_t block_rows(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlock
 
 class Bench {
  public:
-  Bench(const WeightStore& store, const BenchSettings& settings, const BenchCallbacks& callbacks,
+  Bench(const WeightStore& store, const BenchSettings& settings, const BenchProgress& on_progress,
         const std::atomic<bool>& cancel)
-      : store_(store), s_(settings), callbacks_(callbacks), cancel_(cancel), threads_(settings.threads) {}
+      : store_(store), s_(settings), on_progress_(on_progress), cancel_(cancel), threads_(settings.threads) {}
 
   Result<BenchReport> run() {
     FATHOM_RETURN_IF_ERROR(prepare());
     BenchReport report = describe();
-    callbacks_.on_progress("probing memory and arithmetic", 0, 1);
     report.limits_before = probe_limits(threads_, s_.runner.isa);
     reset_peak_resident_bytes();  // what the probe took is not the model's
     runner_ = make_cpu_runner(store_, s_.runner, threads_);
@@ -58,7 +57,6 @@ class Bench {
     }
     report.scratch_bytes = runner_->scratch_bytes();
     report.peak_resident_bytes = peak_resident_bytes();
-    callbacks_.on_progress("probing memory and arithmetic", 0, 1);
     report.limits_after = probe_limits(threads_, s_.runner.isa);
     return report;
   }
@@ -140,23 +138,31 @@ class Bench {
     if (want_logits) step.logit_rows = last_rows;
     step.profile = profile;
     runner_->forward(step);
+    done_ = std::min(done_ + step.rows(), task_tokens_);  // what is not counted comes between two tasks
+    if (task_tokens_ > 0) on_progress_(task_, done_, task_tokens_);
+  }
+
+  void begin(std::string task, int64_t tokens) {
+    task_ = std::move(task);
+    task_tokens_ = tokens;
+    done_ = 0;
   }
 
   // Prefills rows [start, start + count) of the first sequence; false when cancelled.
-  bool prefill(int64_t start, int64_t count, bool want_logits, StepProfile* profile, std::string_view label = {}) {
+  bool prefill(int64_t start, int64_t count, bool want_logits, StepProfile* profile) {
     for (int64_t done = 0; done < count;) {
       if (cancel_) return false;
       const int64_t rows = std::min(s_.chunk, count - done);
       step(1, start + done, rows, want_logits && done + rows == count, profile);
       done += rows;
-      if (!label.empty()) callbacks_.on_progress(label, done, count);
     }
     return true;
   }
 
   // Rows [0, depth) of every sequence: computed for the first, copied to the others.
   Status fill(int64_t depth) {
-    if (!prefill(0, depth, false, nullptr, "filling the cache")) return stop();
+    begin("filling the cache", depth);
+    if (!prefill(0, depth, false, nullptr)) return stop();
     const KvCache& cache = pool_->cache();
     for (int64_t i = 1; i < s_.batch; ++i) {
       KvSequence& sequence = sequences_[static_cast<size_t>(i)];
@@ -205,9 +211,9 @@ class Bench {
   // body(profile) is one repetition; false when cancelled.
   template <typename Body>
   Result<PhaseReport> repeat(PhaseReport phase, const std::string& label, Body&& body) {
+    begin(label, s_.repeat * phase.tokens);
     std::vector<double> seconds;
     for (int i = 0; i < s_.repeat; ++i) {
-      callbacks_.on_progress(label, i, s_.repeat);
       const Clock::time_point start = Clock::now();
       if (!body(&phase.profile)) return tl::unexpected(stop().error());
       seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
@@ -227,7 +233,7 @@ class Bench {
 
   const WeightStore& store_;
   BenchSettings s_;
-  const BenchCallbacks& callbacks_;
+  const BenchProgress& on_progress_;
   const std::atomic<bool>& cancel_;
   ThreadPool threads_;
   KvLayout layout_;
@@ -236,13 +242,15 @@ class Bench {
   std::vector<KvSequence> sequences_;
   std::unique_ptr<Runner> runner_;
   std::mt19937_64 random_{1};
+  std::string task_;  // what is under way
+  int64_t task_tokens_ = 0, done_ = 0;
 };
 
 }  // namespace
 
-Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchCallbacks& callbacks,
+Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchProgress& on_progress,
                               const std::atomic<bool>& cancel) {
-  return Bench(store, settings, callbacks, cancel).run();
+  return Bench(store, settings, on_progress, cancel).run();
 }
 
 }  // namespace fathom

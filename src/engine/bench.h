@@ -26,14 +26,11 @@ struct BenchSettings {
   int threads = 0;  // 0: one per available core
 };
 
-struct BenchCallbacks {
-  // Something that takes `total` tokens has begun, or come to `done` of them.
-  std::function<void(std::string_view what, int64_t done, int64_t total)> on_progress = [](std::string_view, int64_t,
-                                                                                           int64_t) {};
-};
+// What is under way, and how many of its tokens are done.
+using BenchProgress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
 
 // Fails on depths that the model or the memory has no room for, and when `cancel` is set before all is measured.
-Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchCallbacks& callbacks,
+Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchProgress& on_progress,
                               const std::atomic<bool>& cancel);
 
 }  // namespace fathom
