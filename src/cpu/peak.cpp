@@ -5,6 +5,8 @@ namespace fathom::cpu {
 double peak_flops_loop(Isa isa, int64_t rounds) {
 #if defined(__x86_64__)
   switch (isa) {  // an instruction set that is missing here is a warning of the compiler
+    case Isa::kAmx:
+      return amx::peak_flops_loop(rounds);
     case Isa::kAvx512:
       return avx512::peak_flops_loop(rounds);
     case Isa::kPortable:

@@ -148,7 +148,8 @@ class KernelBench {
     if (weights_.size_bytes() == 0) weights_ = Buffer(kWeightBytes), fill_weights(weights_);
     const size_t size = static_cast<size_t>(rows * cols), places = kWeightBytes / ((size + 4095) / 4096 * 4096);
     const size_t offset = static_cast<size_t>(i) % places * ((size + 4095) / 4096 * 4096);
-    return {DType::kF8E4M3, rows, cols, weights_.data() + offset, scales_.data()};
+    return {DType::kF8E4M3,     rows, cols, weights_.data() + offset, scales_.data(),
+            /*pow2_scale=*/true};
   }
   MatrixView bf16(int64_t rows, int64_t cols, int64_t i) {
     MatrixView view = fp8(rows, 2 * cols, i);
@@ -257,7 +258,7 @@ class KernelBench {
       const Tensor scores = input(1, kContext);
       std::vector<uint64_t> memory(static_cast<size_t>(cpu::TopK::capacity(kTopK)));
       measure(title, 0, 0, [&](int64_t) {
-        cpu::TopK best(memory.data(), kTopK);
+        cpu::TopK best(cpu::kernels_for(settings_.isa), memory.data(), kTopK);
         for (int64_t s = 0; s < kContext; s += kBlockTokens) best.push(scores.data + s, kBlockTokens, s);
         best.finish();
       });
