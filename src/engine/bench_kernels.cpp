@@ -266,8 +266,10 @@ class KernelBench {
   }
 
   void attention() {
-    const auto attend = [&](const std::string& title, int64_t rows, int64_t start, int64_t keys, bool chosen) {
-      if (!wanted(title)) return;
+    const auto attend = [&](std::string_view keys_text, int64_t rows, int64_t start, int64_t keys, bool chosen) {
+      const std::string title = name(fmt::format("attend to {}", keys_text), rows);
+      const std::string whole = name(fmt::format("attention over {}", keys_text), rows);
+      if (!wanted(title) && !wanted(whole)) return;
       begin(start, rows, true);
       const Tensor q = input(rows, kHeads * kRank).split_heads(kHeads),
                    q_rope = input(rows, kHeads * kRope).split_heads(kHeads);
@@ -279,13 +281,21 @@ class KernelBench {
       const Selection selection{index.data(), count.data(), chosen ? keys : 0};
       double pairs = 0;
       for (const int32_t n : count) pairs += n;
-      measure(title, 2 * real(kHeads) * real(2 * kRank + kRope) * pairs,
-              std::min(pairs, real(start + rows)) * real(cache_.layout.latent_row_bytes()),
-              [&](int64_t i) { backend_.attend(i % kCacheLayers, q, q_rope, selection, 0.135f); });
+      const double flops = 2 * real(kHeads) * real(2 * kRank + kRope) * pairs;
+      const double bytes = std::min(pairs, real(start + rows)) * real(cache_.layout.latent_row_bytes());
+      if (wanted(title))
+        measure(title, flops, bytes,
+                [&](int64_t i) { backend_.attend(i % kCacheLayers, q, q_rope, selection, 0.135f); });
+      if (!wanted(whole)) return;  // with absorb and project_values
+      const Tensor q_nope = input(rows, kHeads * kNope).split_heads(kHeads);
+      const double elements = real(kHeads) * real(kNope + kValue) * real(kRank);
+      measure(whole, flops + 2 * elements * real(rows), bytes + elements, [&](int64_t i) {
+        const MatrixView kv_b = fp8(kHeads * (kNope + kValue), kRank, i);
+        backend_.attention(i % kCacheLayers, q_nope, q_rope, kv_b, kValue, selection, 0.135f);
+      });
     };
-    for (const int64_t rows : {1, 64})
-      attend(name("attend to 2048 keys of 131072", rows), rows, kContext - rows, kTopK, true);
-    for (const int64_t rows : {1, 64}) attend(name("attend to all of 4096 keys", rows), rows, 4096 - rows, 4096, false);
+    for (const int64_t rows : {1, 64}) attend("2048 keys of 131072", rows, kContext - rows, kTopK, true);
+    for (const int64_t rows : {1, 64}) attend("all of 4096 keys", rows, 4096 - rows, 4096, false);
     for (const int64_t rows : {1, 256}) {
       const std::string title = name("append_latent", rows), key_title = name("append_index_key", rows);
       if (wanted(title)) {

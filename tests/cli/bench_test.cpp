@@ -4,8 +4,6 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
-#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/process.h"
@@ -33,36 +31,16 @@ std::vector<std::string> tiny(std::vector<std::string> more) {
   return arguments;
 }
 
-class BenchFile : public ::testing::Test {
- protected:
-  // One measurement serves all tests: it takes seconds.
-  static void SetUpTestSuite() {
-    dir_ = std::make_unique<TempDir>();
-    run_ = run_fathom(tiny({"--depth", "0,100", "--batch", "2", "--json", file(), "--html", page()}));
-  }
-  static void TearDownTestSuite() { dir_.reset(); }
-  static std::string file() { return (dir_->path() / "a.json").string(); }
-  static std::string page() { return (dir_->path() / "a.html").string(); }
-  // The measurement with a field changed.
-  static std::string changed(const std::string& name, const std::function<void(json&)>& change) {
-    json report = json::parse(contents(file()));
-    change(report);
-    const std::string path = (dir_->path() / name).string();
-    std::ofstream(path) << report.dump();
-    return path;
-  }
+TEST(Bench, MeasuresWritesAndCompares) {
+  const TempDir dir;
+  const std::string file = (dir.path() / "a.json").string(), page = (dir.path() / "a.html").string();
+  const ProcessResult run = run_fathom(tiny({"--depth", "100,0", "--batch", "2", "--json", file, "--html", page}));
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, AllOf(HasSubstr("tokens/s"), HasSubstr("% of stream"), HasSubstr("prefill"), HasSubstr("decode"),
+                             HasSubstr("index_select"), HasSubstr("scratch")));
+  EXPECT_THAT(contents(page), HasSubstr("<svg"));
 
-  static std::unique_ptr<TempDir> dir_;
-  static ProcessResult run_;
-};
-std::unique_ptr<TempDir> BenchFile::dir_;
-ProcessResult BenchFile::run_;
-
-TEST_F(BenchFile, HasEveryFigure) {
-  ASSERT_EQ(run_.exit_code, 0) << run_.err;
-  EXPECT_THAT(run_.out, AllOf(HasSubstr("tokens/s"), HasSubstr("% of stream"), HasSubstr("prefill"),
-                              HasSubstr("decode"), HasSubstr("index_select"), HasSubstr("scratch")));
-  const json r = json::parse(contents(file()));
+  const json r = json::parse(contents(file));
   EXPECT_EQ(r["attention"], "sparse");
   EXPECT_EQ(r["threads"], 2);
   EXPECT_EQ(r["cache_token_bytes"], 5 * (2 * (64 + 32) + 64 + 4)) << "four layers and the MTP layer";
@@ -89,59 +67,18 @@ TEST_F(BenchFile, HasEveryFigure) {
   EXPECT_EQ(r["depths"][0]["depth"], 0);
   EXPECT_EQ(r["depths"][1]["depth"], 100);
   EXPECT_GT(r["depths"][1]["decode"]["work"]["cache_bytes"], r["depths"][0]["decode"]["work"]["cache_bytes"]);
-}
 
-TEST_F(BenchFile, PageStandsAlone) {
-  const std::string html = contents(page());
-  EXPECT_THAT(html, AllOf(HasSubstr("<svg"), HasSubstr("prefers-color-scheme"), HasSubstr("</html>")));
-  EXPECT_THAT(html, AllOf(Not(HasSubstr("http")), Not(HasSubstr("src=")))) << "nothing is loaded from anywhere";
-  EXPECT_THAT(html, Not(HasSubstr("nan")));
-}
-
-TEST_F(BenchFile, ComparedWithItselfIsOne) {
-  const std::string both = (dir_->path() / "both.html").string();
-  const ProcessResult r = run_fathom({"bench", "--compare", file(), file(), "--html", both});
-  EXPECT_EQ(r.exit_code, 0) << r.err;
-  EXPECT_THAT(r.out, AllOf(HasSubstr("1.00  ~"), Not(HasSubstr("different conditions"))));
+  const std::string both = (dir.path() / "both.html").string();
+  const ProcessResult same = run_fathom({"bench", "--compare", file, file, "--html", both});
+  EXPECT_EQ(same.exit_code, 0) << same.err;
+  EXPECT_THAT(same.out, AllOf(HasSubstr("1.00  ~"), Not(HasSubstr("different conditions"))));
   EXPECT_TRUE(std::filesystem::exists(both));
-}
-
-TEST_F(BenchFile, ComparisonTellsRatiosAndConditions) {
-  const std::string faster = changed("faster.json", [](json& r) {
-    for (json& depth : r["depths"])
-      for (const char* name : {"prefill", "decode"})
-        for (json& seconds : depth[name]["seconds"]) seconds = seconds.get<double>() / 1000;
-    r["batch"] = 7;
-    r["depths"][1]["depth"] = 55;
-  });
-  const ProcessResult r = run_fathom({"bench", "--compare", file(), faster});
-  EXPECT_EQ(r.exit_code, 0) << r.err;
-  EXPECT_THAT(r.out, AllOf(HasSubstr("1000.00\n"), HasSubstr("2  →  7"), HasSubstr("100  only in A"),
-                           HasSubstr("55  only in B")));
-}
-
-TEST_F(BenchFile, SaysWhatIsWrongWithAFile) {
-  const std::string garbage = (dir_->path() / "garbage.json").string();
-  std::ofstream(garbage) << "{\"a\":";
-  const std::string other = (dir_->path() / "other.json").string();
-  std::ofstream(other) << "{\"a\": 1}";
-  const std::string wrong = changed("wrong.json", [](json& r) {
-    r["threads"] = "two";
-    r.erase("machine");
-    r["depths"][0]["prefill"]["tokens"] = 0;
-  });
-  const std::string future = changed("future.json", [](json& r) { r["fathom_bench"] = 99; });
-  const auto error = [](const std::string& path) {
-    const ProcessResult r = run_fathom({"bench", "--compare", path, path});
-    EXPECT_EQ(r.exit_code, 1) << path;
-    return r.err;
-  };
-  EXPECT_THAT(error("/nonexistent.json"), HasSubstr("No such file"));
-  EXPECT_THAT(error(garbage), AllOf(HasSubstr("garbage.json"), HasSubstr("not valid JSON")));
-  EXPECT_THAT(error(other), HasSubstr("fathom bench --json"));
-  EXPECT_THAT(error(future), AllOf(HasSubstr("99"), HasSubstr("another version")));
-  EXPECT_THAT(error(wrong), AllOf(HasSubstr("threads: found \"\\\"two\\\"\""), HasSubstr("machine: missing"),
-                                  HasSubstr("prefill at depth 0")));
+  std::ofstream(file) << "{\"a\":";
+  for (const std::string& bad : {file, std::string("/nonexistent.json")}) {
+    const ProcessResult broken = run_fathom({"bench", "--compare", bad, bad});
+    EXPECT_EQ(broken.exit_code, 1);
+    EXPECT_THAT(broken.err, HasSubstr(bad));
+  }
 }
 
 TEST(Bench, WrongUsage) {
