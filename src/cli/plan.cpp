@@ -29,11 +29,12 @@ Result<Hardware> find_hardware(const PlanOptions& options) {
 }
 
 Result<int> plan(const PlanOptions& options) {
-  FATHOM_TRY(Hardware hardware, find_hardware(options));
-  if (options.price > 0) hardware.price_per_hour = options.price;
   PlanSettings settings = options.settings;
   settings.latent_format = options.kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
-  FATHOM_TRY(const Plan result, make_plan(options.model, hardware, settings));
+  FATHOM_TRY(const PlanInput input, read_plan_input(options.model, settings));
+  FATHOM_TRY(Hardware hardware, find_hardware(options));
+  if (options.price > 0) hardware.price_per_hour = options.price;
+  const Plan result = make_plan(input, hardware);
   std::fputs((options.json ? plan_json(result) : plan_text(result)).c_str(), stdout);
   return 0;
 }

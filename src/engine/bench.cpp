@@ -212,13 +212,17 @@ class Bench {
   template <typename Body>
   Result<PhaseReport> repeat(PhaseReport phase, const std::string& label, Body&& body) {
     begin(label, s_.repeat * phase.tokens);
-    std::vector<double> seconds;
+    std::vector<std::pair<double, StepProfile>> runs;
     for (int i = 0; i < s_.repeat; ++i) {
+      StepProfile profile;
       const Clock::time_point start = Clock::now();
-      if (!body(&phase.profile)) return tl::unexpected(stop().error());
-      seconds.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+      if (!body(&profile)) return tl::unexpected(stop().error());
+      runs.emplace_back(std::chrono::duration<double>(Clock::now() - start).count(), profile);
     }
-    for (double& s : phase.profile.seconds) s /= s_.repeat;
+    std::sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::vector<double> seconds;
+    for (const auto& run : runs) seconds.push_back(run.first);
+    phase.profile = runs[(runs.size() - 1) / 2].second;
     phase.seconds = Spread::of(std::move(seconds));
     return phase;
   }

@@ -30,7 +30,7 @@ struct PhaseReport {
   int64_t sequences = 1;  // side by side
   Spread seconds{};       // a repetition
   Work work{};            // a repetition: operations and bytes that the model needs (engine/work.h)
-  StepProfile profile{};  // the mean of a repetition
+  StepProfile profile{};  // of the median repetition
 
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds.median; }
   // What one sequence waits for a token.

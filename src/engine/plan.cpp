@@ -136,7 +136,8 @@ double PlannedStep::total_seconds() const {
 }
 
 int64_t Plan::users_that_fit() const {
-  const uint64_t fixed = weight_bytes + scratch_bytes, one = cache_bytes / static_cast<uint64_t>(settings.users);
+  const uint64_t fixed = input.weight_bytes + scratch_bytes;
+  const uint64_t one = cache_bytes / static_cast<uint64_t>(input.settings.users);
   return hardware.memory_bytes > fixed ? static_cast<int64_t>((hardware.memory_bytes - fixed) / one) : 0;
 }
 
@@ -155,28 +156,31 @@ std::optional<double> cost_per_million(const Hardware& hardware, double tokens_p
   return hardware.price_per_hour / 3600 / tokens_per_second * 1e6;
 }
 
-Result<Plan> make_plan(const std::filesystem::path& model, const Hardware& hardware, const PlanSettings& settings) {
+Result<PlanInput> read_plan_input(const std::filesystem::path& model, const PlanSettings& settings) {
+  FATHOM_CHECK(settings.users >= 1 && settings.chunk >= 1, "{} users, chunk {}", settings.users, settings.chunk);
   const CheckpointSummary summary = summarize(model);
   if (!summary.problems.empty()) return tl::unexpected(summary.problems.error(model.string()));
+  PlanInput input{model.string(), *summary.config, summary.loaded_bytes(), settings};
+  const int64_t longest = input.config.max_position_embeddings;
+  int64_t& context = input.settings.context;
+  if (context == 0) context = longest;
+  if (context < 1 || context > longest)
+    return fail("--context {}: expected 1 to {} (max_position_embeddings of {})", context, longest, model.string());
+  return input;
+}
+
+Plan make_plan(const PlanInput& input, const Hardware& hardware) {
+  const ModelConfig& c = input.config;
+  const PlanSettings& s = input.settings;
   Plan plan;
-  plan.model = model.string();
-  plan.config = *summary.config;
+  plan.input = input;
   plan.hardware = hardware;
-  plan.settings = settings;
-  const ModelConfig& c = plan.config;
-  int64_t& context = plan.settings.context;
-  if (context == 0) context = c.max_position_embeddings;
-  if (context < 1 || context > c.max_position_embeddings)
-    return fail("--context {}: expected 1 to {} (max_position_embeddings of {})", context, c.max_position_embeddings,
-                model.string());
-  FATHOM_CHECK(settings.users >= 1 && settings.chunk >= 1, "{} users, chunk {}", settings.users, settings.chunk);
-  plan.weight_bytes = summary.loaded_bytes();
-  const int64_t rows = (context + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
-  const int64_t token_bytes = c.total_layers() * kv_layout(c, settings.latent_format).token_bytes();
-  plan.cache_bytes = static_cast<uint64_t>(rows * token_bytes) * static_cast<uint64_t>(settings.users);
-  plan.scratch_bytes = scratch_estimate(c, std::max(settings.chunk, settings.users));
-  if (c.sparse()) plan.sparse = plan_positions(c, hardware, plan.settings, false);
-  plan.dense = plan_positions(c, hardware, plan.settings, true);
+  const int64_t rows = (s.context + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+  const int64_t token_bytes = c.total_layers() * kv_layout(c, s.latent_format).token_bytes();
+  plan.cache_bytes = static_cast<uint64_t>(rows * token_bytes) * static_cast<uint64_t>(s.users);
+  plan.scratch_bytes = scratch_estimate(c, std::max(s.chunk, s.users));
+  if (c.sparse()) plan.sparse = plan_positions(c, hardware, s, false);
+  plan.dense = plan_positions(c, hardware, s, true);
   return plan;
 }
 

@@ -41,6 +41,17 @@ struct PlanSettings {
   LatentFormat latent_format = LatentFormat::kBf16;
 };
 
+// A model and what is asked of it, checked: without the machine, which may take a while to probe.
+struct PlanInput {
+  std::string model;
+  ModelConfig config;
+  uint64_t weight_bytes = 0;  // all of them, the MTP layer's included
+  PlanSettings settings;
+};
+// `model`: a checkpoint folder or a config.json. Fails when it has problems, or no such context.
+Result<PlanInput> read_plan_input(const std::filesystem::path& model, const PlanSettings& settings);
+
+// The work of a step and how long it should take.
 struct PlannedStep {
   StepWork work;
   std::array<double, kWorkPartCount> seconds{};  // by part
@@ -57,15 +68,12 @@ struct PlannedPosition {
 };
 
 struct Plan {
-  std::string model;
-  ModelConfig config;
+  PlanInput input;
   Hardware hardware;
-  PlanSettings settings;
 
-  uint64_t weight_bytes = 0;   // all of them, the MTP layer's included
   uint64_t cache_bytes = 0;    // of all users, full
   uint64_t scratch_bytes = 0;  // estimated
-  uint64_t needed_bytes() const { return weight_bytes + cache_bytes + scratch_bytes; }
+  uint64_t needed_bytes() const { return input.weight_bytes + cache_bytes + scratch_bytes; }
   bool fits() const { return needed_bytes() <= hardware.memory_bytes; }
   // Users whose full caches fit beside weights and scratch memory.
   int64_t users_that_fit() const;
@@ -74,15 +82,14 @@ struct Plan {
   std::vector<PlannedPosition> sparse, dense;
 };
 
+Plan make_plan(const PlanInput& input, const Hardware& hardware);
+
 // What a step costs on the hardware.
 PlannedStep plan_step(const ModelConfig& config, const Hardware& hardware, const WorkSettings& work,
                       const StepShape& shape);
 
 // Of a million tokens; nothing when the hardware has no price.
 std::optional<double> cost_per_million(const Hardware& hardware, double tokens_per_second);
-
-// `model`: a checkpoint folder or a config.json. Fails when it has problems, or no such context.
-Result<Plan> make_plan(const std::filesystem::path& model, const Hardware& hardware, const PlanSettings& settings);
 
 std::string plan_text(const Plan& plan);
 std::string plan_json(const Plan& plan);

@@ -36,9 +36,9 @@ const std::vector<PlannedPosition>& as_it_is(const Plan& plan) {
 
 void add_hardware(std::string& out, const Plan& plan) {
   const Hardware& h = plan.hardware;
-  line(out, "{}", plan.model);
+  line(out, "{}", plan.input.model);
   line(out, "  {} attention, context of {} tokens, {} user{}", plan.sparse.empty() ? "dense" : "sparse",
-       plan.settings.context, plan.settings.users, plan.settings.users == 1 ? "" : "s");
+       plan.input.settings.context, plan.input.settings.users, plan.input.settings.users == 1 ? "" : "s");
   line(out, "{}", h.name);
   line(out, "  {} memory, {} GB/s, {} TFLOP/s in BF16{}; {}", gb(h.memory_bytes), number(h.bandwidth_gb_per_s),
        number(h.peak_bf16_tflops), h.price_per_hour > 0 ? fmt::format(", {:g} an hour", h.price_per_hour) : "",
@@ -46,10 +46,10 @@ void add_hardware(std::string& out, const Plan& plan) {
 }
 
 void add_memory(std::string& out, const Plan& plan) {
-  const PlanSettings& s = plan.settings;
-  const int64_t token = plan.config.total_layers() * kv_layout(plan.config, s.latent_format).token_bytes();
+  const PlanSettings& s = plan.input.settings;
+  const int64_t token = plan.input.config.total_layers() * kv_layout(plan.input.config, s.latent_format).token_bytes();
   line(out, "\nMemory");
-  line(out, "  {:<10}{:>10}  every weight, the MTP layer's included", "weights", gb(plan.weight_bytes));
+  line(out, "  {:<10}{:>10}  every weight, the MTP layer's included", "weights", gb(plan.input.weight_bytes));
   line(out, "  {:<10}{:>10}  {} user{} × {} tokens × {} bytes", "caches", gb(plan.cache_bytes), s.users,
        s.users == 1 ? "" : "s", s.context, token);
   line(out, "  {:<10}{:>10}  estimated, for steps of {} tokens", "scratch", gb(plan.scratch_bytes), s.chunk);
@@ -128,7 +128,7 @@ void add_assumptions(std::string& out, const Plan& plan) {
        plan.sparse.empty() ? "" : ", sparse and dense alike");
   line(out,
        "  - Prefill: one prompt at a time, {} tokens a step. Decode: every user has as many tokens as the position.",
-       plan.settings.chunk);
+       plan.input.settings.chunk);
   line(out, "  - Multi-token prediction is not counted on: its layer takes memory, and neither time nor gain.");
 }
 
@@ -158,14 +158,16 @@ std::string plan_text(const Plan& plan) {
   add_hardware(out, plan);
   add_memory(out, plan);
   const PlannedPosition& last = as_it_is(plan).back();
-  const std::string one = plan.settings.users == 1 ? "" : fmt::format(" of each of {} users", plan.settings.users);
+  const std::string one =
+      plan.input.settings.users == 1 ? "" : fmt::format(" of each of {} users", plan.input.settings.users);
   add_parts(out, plan, fmt::format("Decode of a token{} at position {}", one, last.position), last.decode);
   add_parts(out, plan, fmt::format("Prefill of {} tokens up to position {}", last.prefill.tokens, last.position),
             last.prefill);
   add_positions(out, plan, "Prefill by position", &PlannedPosition::prefill);
   add_positions(out, plan,
-                plan.settings.users == 1 ? "Decode by position"
-                                         : fmt::format("Decode by position, {} users together", plan.settings.users),
+                plan.input.settings.users == 1
+                    ? "Decode by position"
+                    : fmt::format("Decode by position, {} users together", plan.input.settings.users),
                 &PlannedPosition::decode);
   add_assumptions(out, plan);
   return out;
@@ -173,10 +175,10 @@ std::string plan_text(const Plan& plan) {
 
 std::string plan_json(const Plan& plan) {
   const Hardware& h = plan.hardware;
-  Json json{{"model", plan.model},
-            {"context", plan.settings.context},
-            {"users", plan.settings.users},
-            {"chunk", plan.settings.chunk},
+  Json json{{"model", plan.input.model},
+            {"context", plan.input.settings.context},
+            {"users", plan.input.settings.users},
+            {"chunk", plan.input.settings.chunk},
             {"hardware",
              {{"name", h.name},
               {"source", h.source},
@@ -187,7 +189,7 @@ std::string plan_json(const Plan& plan) {
               {"bandwidth_efficiency", h.bandwidth_efficiency},
               {"compute_efficiency", h.compute_efficiency}}},
             {"memory",
-             {{"weight_bytes", plan.weight_bytes},
+             {{"weight_bytes", plan.input.weight_bytes},
               {"cache_bytes", plan.cache_bytes},
               {"scratch_bytes", plan.scratch_bytes},
               {"needed_bytes", plan.needed_bytes()},

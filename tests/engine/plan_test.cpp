@@ -29,9 +29,9 @@ Hardware unit_machine() {
 }
 
 Plan plan_of(const Hardware& hardware, const PlanSettings& settings) {
-  auto plan = make_plan(kReal, hardware, settings);
-  EXPECT_TRUE(plan.has_value()) << plan.error().message;
-  return *std::move(plan);
+  const auto input = read_plan_input(kReal, settings);
+  EXPECT_TRUE(input.has_value()) << input.error().message;
+  return make_plan(*input, hardware);
 }
 
 TEST(Plan, AStepTakesTheLongerOfBytesAndArithmeticInEachPart) {
@@ -68,7 +68,7 @@ TEST(Plan, PositionsOfTheRealModel) {
   // As far as all keys are selected the indexer only costs its projections.
   EXPECT_GT(plan.dense.front().decode.tokens_per_second(), plan.sparse.front().decode.tokens_per_second());
   EXPECT_GT(plan.sparse.back().decode.tokens_per_second(), plan.dense.back().decode.tokens_per_second());
-  EXPECT_EQ(plan.sparse.back().prefill.tokens, plan.settings.chunk);
+  EXPECT_EQ(plan.sparse.back().prefill.tokens, plan.input.settings.chunk);
   // Between powers of two the context itself is the last position; a short one is the only.
   EXPECT_EQ(plan_of(unit_machine(), {.context = 5000}).dense.back().position, 5000);
   EXPECT_EQ(plan_of(unit_machine(), {.context = 100}).dense.size(), 1u);
@@ -88,7 +88,7 @@ TEST(Plan, MemoryBudget) {
   machine.memory_bytes = 700'000'000'000;
   const Plan fits = plan_of(machine, {.context = 131072});
   EXPECT_TRUE(fits.fits());
-  EXPECT_NEAR(static_cast<double>(fits.weight_bytes) * 1e-9, 686, 1);
+  EXPECT_NEAR(static_cast<double>(fits.input.weight_bytes) * 1e-9, 686, 1);
   EXPECT_EQ(fits.users_that_fit(), 1);
   EXPECT_FALSE(plan_of(machine, {.context = 131072, .users = 2}).fits());
   machine.memory_bytes = 25'000'000'000;
@@ -113,10 +113,10 @@ TEST(Plan, CostFollowsFromPriceAndSpeed) {
 }
 
 TEST(Plan, RefusesWhatTheModelCannot) {
-  const auto deep = make_plan(kReal, unit_machine(), {.context = 1'000'000});
+  const auto deep = read_plan_input(kReal, {.context = 1'000'000});
   ASSERT_FALSE(deep.has_value());
   EXPECT_THAT(deep.error().message, AllOf(HasSubstr("1000000"), HasSubstr("163840")));
-  EXPECT_FALSE(make_plan("/nonexistent", unit_machine(), {}).has_value());
+  EXPECT_FALSE(read_plan_input("/nonexistent", {}).has_value());
 }
 
 class HardwareFile : public ::testing::Test {
