@@ -35,6 +35,9 @@ void EngineOptions::add_to(CLI::App& command, bool model_required) {
       ->check(CLI::Range(0, 1024))
       ->type_name("N")
       ->capture_default_str();
+  command.add_flag("--reproducible", reproducible,
+                   "Attention in one form for prompts and answers: a token's logits have the same bits however it came\n"
+                   "into the context; prompts take longer (docs/performance.md)");
   command.add_option("--chunk", chunk, "Prompt tokens a step: changes speed and memory, never an answer")
       ->check(CLI::Range(1, 65536))
       ->type_name("N")
@@ -46,6 +49,7 @@ Result<std::unique_ptr<Engine>> EngineOptions::open() const {
   settings.threads = threads;
   settings.context = context;
   settings.chunk = chunk;
+  settings.reproducible = reproducible;
   settings.numerics = numerics == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16;
   settings.latent_format = kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
   return Engine::open(model.empty() ? default_model() : model, settings);

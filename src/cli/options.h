@@ -19,6 +19,7 @@ struct EngineOptions {
   std::string numerics = "w8a16", kv = "bf16";
   int64_t context = 0, chunk = EngineSettings{}.chunk;
   int threads = 0;
+  bool reproducible = false;
 
   // model_required: otherwise the environment's FATHOM_MODEL, then the model that comes with the project.
   void add_to(CLI::App& command, bool model_required);

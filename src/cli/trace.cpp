@@ -23,6 +23,7 @@ namespace {
 
 struct TraceOptions {
   std::string model, tokens, out, replay, numerics = "w8a16", kv = "bf16";
+  bool prompt_form = false;
   int64_t decode_from = 0, chunk = 256;
   int threads = 0;
 };
@@ -39,6 +40,7 @@ Result<int> trace(const TraceOptions& options) {
   }
   TraceSettings settings;
   settings.chunk = options.chunk;
+  settings.prompt_form = options.prompt_form;
   settings.decode_from = options.decode_from;
   settings.latent_format = options.kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
   settings.runner = {isa, options.numerics == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16};
@@ -77,6 +79,9 @@ void add_trace(CLI::App& app, CommandContext& context) {
                    "Prefill this many tokens, decode the rest one by one (0: all prefill)")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  command->add_flag("--prompt-form", options->prompt_form,
+                    "Prefill with the attention that prompts get (un-absorbed where that is cheaper), instead of the\n"
+                    "one that decoding uses; --decode-from then agrees to rounding, not bit for bit");
   command->add_option("--chunk", options->chunk, "Prefill tokens a step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -10,8 +10,10 @@
 #include <immintrin.h>
 
 #include <cstdint>
+#include <cstring>
 
 #include "cpu/avx512.h"
+#include "ops/kv_cache.h"
 
 // Tile numbers are part of the instruction. "memory" keeps the compiler from moving stores past a tile load.
 #define FATHOM_TILE_ZERO(t) asm volatile("tilezero %%tmm" #t ::: "memory")
@@ -113,6 +115,47 @@ struct SplitRow {
   }
   return row;
 }
+
+// One FP8 row in BF16: latent codes times their scales, then the rope key.
+[[maybe_unused]] inline void expand_fp8_row(const std::byte* row, const KvLayout& layout, const Fp8Expander& expander, BF16* out) {
+  for (int64_t r = 0; r < layout.rank; r += 64) {
+    const int64_t left = layout.rank - r;
+    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+    float scale;
+    std::memcpy(&scale, row + layout.rank + 4 * (r / kFp8Group), sizeof scale);
+    __m512i half[2];
+    expander.expand(_mm512_maskz_loadu_epi8(mask, row + r), half[0], half[1]);
+    for (int i = 0; i < 2; ++i) {
+      const __m512 k = _mm512_set1_ps(scale);
+      const __m512bh x =
+          _mm512_cvtne2ps_pbh(_mm512_mul_ps(widen_half(half[i], 1), k), _mm512_mul_ps(widen_half(half[i], 0), k));
+      _mm512_mask_storeu_epi16(out + r + 32 * i, mask32(left - 32 * i), reinterpret_cast<__m512i>(x));
+    }
+  }
+  std::memcpy(out + layout.rank, row + layout.rope_offset(), static_cast<size_t>(layout.rope_dim) * sizeof(BF16));
+}
+
+// Two registers of 16 values -> 16 words: lane i holds BF16 of low[i] and, in its upper half, of high[i].
+[[maybe_unused]] inline __m512i bf16_words(__m512 low, __m512 high) {
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
+                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+}
+
+// 2^x for x ≤ 0 where the result is rounded to BF16 next: relative error below 3e-6. NaN stays NaN.
+[[maybe_unused]] inline __m512 exp2_nonpositive(__m512 x) {
+  x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
+  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  const __m512 f = _mm512_sub_ps(x, n);  // |f| ≤ ½: the series of e^(f ln 2) to degree 5
+  __m512 p = _mm512_set1_ps(1.333355815e-3f);
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.618129108e-3f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.550410866e-2f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.402265070e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.931471806e-1f));
+  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+  return _mm512_scalef_ps(p, n);
+}
+inline constexpr float kLog2E = 1.44269504088896341f;
 
 // e if scale = 2^e.
 [[maybe_unused]] inline int exponent_of(float pow2_scale) {

@@ -28,7 +28,6 @@ struct Shape {
 struct KeyTiles {
   const BF16* tile[kKeyBlock / kTile];
   int64_t stride[kKeyBlock / kTile];  // in elements
-  const BF16* row(int64_t i) const { return tile[i / kTile] + i % kTile * stride[i / kTile]; }
 };
 
 // B tiles [head tile][step][pair][16 heads]
@@ -56,61 +55,72 @@ void pack_query(const AttendArgs& a, const Shape& s, BF16* row, uint32_t* out) {
   }
 }
 
-// One FP8 row in BF16: latent codes times their scales, then the rope key.
-void expand_fp8_row(const std::byte* row, const KvLayout& layout, const Fp8Expander& expander, BF16* out) {
-  for (int64_t r = 0; r < layout.rank; r += 64) {
-    const int64_t left = layout.rank - r;
-    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
-    float scale;
-    std::memcpy(&scale, row + layout.rank + 4 * (r / kFp8Group), sizeof scale);
-    __m512i half[2];
-    expander.expand(_mm512_maskz_loadu_epi8(mask, row + r), half[0], half[1]);
-    for (int i = 0; i < 2; ++i) {
-      const __m512 k = _mm512_set1_ps(scale);
-      const __m512bh x =
-          _mm512_cvtne2ps_pbh(_mm512_mul_ps(widen_half(half[i], 1), k), _mm512_mul_ps(widen_half(half[i], 0), k));
-      _mm512_mask_storeu_epi16(out + r + 32 * i, mask32(left - 32 * i), reinterpret_cast<__m512i>(x));
+// How many rows ahead their bytes are fetched: a list of rows is no stream that the hardware could foresee.
+constexpr int64_t kRowsAhead = 24;
+
+// Two rows in BF16 -> the words (first, second) of 32 latent dims a step, in the tiles of two columns; and copies of the rows,
+// unless they can be used where they are. `kWhole`: all counts are multiples of 32.
+template <bool kWhole>
+inline void take_pair(const Shape& s, const BF16* a, const BF16* b, BF16* copy_a, BF16* copy_b, uint32_t* values) {
+  for (int64_t step = 0; step < s.steps; ++step) {
+    const int64_t d = step * kStep;
+    const __mmask32 mask = kWhole ? ~__mmask32{0} : mask32(s.dims - d);
+    const __m512i x = kWhole ? _mm512_loadu_si512(a + d) : _mm512_maskz_loadu_epi16(mask, a + d);
+    const __m512i y = kWhole ? _mm512_loadu_si512(b + d) : _mm512_maskz_loadu_epi16(mask, b + d);
+    if (copy_a) {
+      _mm512_storeu_si512(copy_a + d, x);
+      _mm512_storeu_si512(copy_b + d, y);
     }
+    if (step >= s.value_pairs) continue;
+    const __mmask32 latent = kWhole ? ~__mmask32{0} : mask32(s.rank - d);
+    const __m512i u = kWhole ? x : _mm512_maskz_mov_epi16(latent, x), v = kWhole ? y : _mm512_maskz_mov_epi16(latent, y);
+    // unpack works in 128-bit lanes: of 32 dims the first tile holds {0–3, 8–11, 16–19, 24–27} and the second the others;
+    // the end of `attend` puts them in order.
+    _mm512_storeu_si512(values + 2 * step * 256, _mm512_unpacklo_epi16(u, v));
+    _mm512_storeu_si512(values + (2 * step + 1) * 256, _mm512_unpackhi_epi16(u, v));
   }
-  std::memcpy(out + layout.rank, row + layout.rope_offset(), static_cast<size_t>(layout.rope_dim) * sizeof(BF16));
 }
 
-// Rows that already lie one behind the other are used where they are; others are gathered.
-void find_keys(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, const Fp8Expander& expander,
-               BF16* copies, KeyTiles& keys) {
+// The rows of a block as A tiles, and their latent parts as B tiles [step of 32 keys][column tile][pair of keys][16 dims].
+// Past the block's end, up to a multiple of 32: zeros.
+template <bool kWhole>
+void gather(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, const Fp8Expander& expander, BF16* copies,
+            KeyTiles& keys, uint32_t* values) {
   const KvLayout& layout = a.kv.cache->layout;
-  const int64_t width = s.steps * kStep;
-  const bool in_place = layout.format == LatentFormat::kBf16 && s.dims == width;
-  for (int64_t k = 0; k < count; k += kTile) {
-    const int64_t n = std::min(kTile, count - k);
-    const auto position = [&](int64_t i) -> int64_t { return a.rows ? a.rows[begin + k + i] : begin + k + i; };
-    const int64_t first = position(0);
-    if (in_place && n == kTile && position(n - 1) == first + n - 1 && first % kBlockTokens + n <= kBlockTokens) {
-      keys.tile[k / kTile] = reinterpret_cast<const BF16*>(a.kv.latent(first));
-      keys.stride[k / kTile] = s.dims;
-      continue;
-    }
-    BF16* to = copies + k * width;
-    keys.tile[k / kTile] = to;
-    keys.stride[k / kTile] = width;
-    for (int64_t i = 0; i < n; ++i, to += width) {
-      const std::byte* row = a.kv.latent(position(i));
-      if (begin + k + i + kTile < a.count) {  // a list of rows is no stream that the hardware could foresee
-        const std::byte* next = a.kv.latent(position(i + kTile));
-        for (int64_t line = 0; line < layout.latent_row_bytes(); line += 64)
-          _mm_prefetch(reinterpret_cast<const char*>(next + line), _MM_HINT_T0);
+  const int64_t width = s.steps * kStep, columns = 2 * s.value_pairs, row_bytes = layout.latent_row_bytes();
+  const bool fp8 = layout.format == LatentFormat::kFp8;
+  const auto position = [&](int64_t i) -> int64_t { return a.rows ? a.rows[begin + i] : begin + i; };
+  for (int64_t k = 0; k < round_up(count, kStep); k += kTile) {
+    // Rows that already lie one behind the other are used where they are.
+    const int64_t first = k < count ? position(k) : 0;
+    const bool in_place = kWhole && !fp8 && k + kTile <= count && position(k + kTile - 1) == first + kTile - 1 &&
+                          first % kBlockTokens + kTile <= kBlockTokens;
+    keys.tile[k / kTile] = in_place ? reinterpret_cast<const BF16*>(a.kv.latent(first)) : copies + k * width;
+    keys.stride[k / kTile] = in_place ? s.dims : width;
+    for (int64_t i = k; i < k + kTile; i += 2) {
+      BF16* copy[2] = {copies + i * width, copies + (i + 1) * width};
+      const BF16* row[2];
+      for (int64_t j = 0; j < 2; ++j) {
+        if (i + j + kRowsAhead < a.count - begin) {
+          const char* ahead = reinterpret_cast<const char*>(a.kv.latent(position(i + j + kRowsAhead)));
+          for (int64_t line = 0; line < row_bytes; line += 64) _mm_prefetch(ahead + line, _MM_HINT_T1);
+        }
+        if (i + j >= count) {
+          std::memset(copy[j], 0, static_cast<size_t>(width) * sizeof(BF16));
+          row[j] = copy[j];
+          continue;
+        }
+        const std::byte* in = a.kv.latent(position(i + j));
+        row[j] = reinterpret_cast<const BF16*>(in);
+        if (!fp8) continue;
+        std::memset(copy[j] + s.dims, 0, static_cast<size_t>(width - s.dims) * sizeof(BF16));
+        expand_fp8_row(in, layout, expander, copy[j]);
+        row[j] = copy[j];
       }
-      if (layout.format == LatentFormat::kFp8) {
-        expand_fp8_row(row, layout, expander, to);
-      } else {
-        for (int64_t d = 0; d < s.dims; d += kStep)
-          _mm512_mask_storeu_epi16(
-              to + d, mask32(s.dims - d),
-              _mm512_maskz_loadu_epi16(mask32(s.dims - d), reinterpret_cast<const BF16*>(row) + d));
-      }
-      std::memset(to + s.dims, 0, static_cast<size_t>(width - s.dims) * sizeof(BF16));
+      uint32_t* out = values + (i / kStep * columns * kTile + i % kStep / 2) * kTile;
+      const bool copied = in_place || fp8;
+      take_pair<kWhole>(s, row[0], row[1], copied ? nullptr : copy[0], copied ? nullptr : copy[1], out);
     }
-    std::memset(to, 0, static_cast<size_t>((kTile - n) * width) * sizeof(BF16));
   }
 }
 
@@ -149,13 +159,11 @@ void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint3
 // Online softmax of 16 heads: best and total are updated; prob is A tiles [step of 32 keys][16 heads][32 keys].
 // Returns the factor for earlier sums.
 __m512 softmax(const float* score, int64_t stride, int64_t count, float scale, float* best, float* total, BF16* prob) {
-  const __m512 old = _mm512_loadu_ps(best), factor = _mm512_set1_ps(scale);
+  const __m512 old = _mm512_loadu_ps(best), factor = _mm512_set1_ps(scale * kLog2E);
   __m512 top = old;
   for (int64_t k = 0; k < count; ++k) top = _mm512_max_ps(_mm512_loadu_ps(score + k * stride), top);
-  const __m512 shrink = avx512::exp_nonpositive(_mm512_mul_ps(_mm512_sub_ps(old, top), factor));
+  const __m512 shrink = exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(old, top), factor));
   __m512 sum = _mm512_mul_ps(_mm512_loadu_ps(total), shrink);
-  const __m512i weave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   for (int64_t k = 0; k < count; k += kStep) {
     __m512i words[kTile];
 #pragma GCC unroll 4
@@ -166,10 +174,10 @@ __m512 softmax(const float* score, int64_t stride, int64_t count, float scale, f
         p[i] = _mm512_setzero_ps();
         if (key >= count) continue;
         p[i] =
-            avx512::exp_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + key * stride), top), factor));
+            exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + key * stride), top), factor));
         sum = _mm512_add_ps(sum, p[i]);
       }
-      words[j] = _mm512_permutexvar_epi16(weave, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));
+      words[j] = bf16_words(p[0], p[1]);
     }
     transpose16(words);
     for (int64_t h = 0; h < kTile; ++h) _mm512_storeu_si512(prob + (k / kStep * kTile + h) * kStep, words[h]);
@@ -177,23 +185,6 @@ __m512 softmax(const float* score, int64_t stride, int64_t count, float scale, f
   _mm512_storeu_ps(best, top);
   _mm512_storeu_ps(total, sum);
   return shrink;
-}
-
-// B tiles [column tile][step of 32 keys][pair of keys][16 dims]. unpack works in 128-bit lanes: of 32 dims the first tile holds
-// {0–3, 8–11, 16–19, 24–27} and the second the others; the end of `attend` puts them in order.
-void interleave(const Shape& s, const KeyTiles& keys, int64_t steps, int64_t count, uint32_t* values) {
-  for (int64_t pair = 0; pair < steps * kTile; ++pair) {
-    const bool any = 2 * pair < round_up(count, kTile);  // rows up to the tile's end are zeros
-    const BF16 *a = any ? keys.row(2 * pair) : nullptr, *b = any ? keys.row(2 * pair + 1) : nullptr;
-    uint32_t* out = values + pair * kTile;
-    for (int64_t g = 0; g < s.value_pairs; ++g) {
-      const __mmask32 mask = any ? mask32(s.rank - g * kStep) : 0;
-      const __m512i x = _mm512_maskz_loadu_epi16(mask, a + g * kStep),
-                    y = _mm512_maskz_loadu_epi16(mask, b + g * kStep);
-      _mm512_storeu_si512(out + 2 * g * steps * 256, _mm512_unpacklo_epi16(x, y));
-      _mm512_storeu_si512(out + (2 * g + 1) * steps * 256, _mm512_unpackhi_epi16(x, y));
-    }
-  }
 }
 
 // sum [head tile][column tile] C tiles += prob · values
@@ -211,11 +202,11 @@ void accumulate(const Shape& s, const BF16* prob, int64_t prob_steps, const uint
         FATHOM_TILE_LOAD(2, c1, 64);
         FATHOM_TILE_LOAD(3, c1 + 256, 64);
       }
-      const uint32_t *b0 = values + col * steps * 256, *b1 = b0 + steps * 256;
+      const uint32_t *b0 = values + col * 256, *b1 = b0 + 256;
       for (int64_t step = 0; step < steps; ++step) {
         FATHOM_TILE_LOAD(4, a0 + step * kTileBytes / 2, 64);
-        FATHOM_TILE_LOAD(6, b0 + step * 256, 64);
-        FATHOM_TILE_LOAD(7, b1 + step * 256, 64);
+        FATHOM_TILE_LOAD(6, b0 + step * columns * 256, 64);
+        FATHOM_TILE_LOAD(7, b1 + step * columns * 256, 64);
         FATHOM_TILE_DP(0, 4, 6);
         FATHOM_TILE_DP(1, 4, 7);
         if (!two) continue;
@@ -263,10 +254,12 @@ void attend(const AttendArgs& a, Arena& scratch) {
 
   const Fp8Expander expander;
   const TileShapes shapes(kTile, kTile, kTile, kTile);
+  const bool whole = s.rank % kStep == 0 && s.dims % kStep == 0;
   KeyTiles keys;
   for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, a.count - begin), steps = round_up(count, kStep) / kStep;
-    find_keys(a, s, begin, count, expander, copies, keys);
+    whole ? gather<true>(a, s, begin, count, expander, copies, keys, values)
+          : gather<false>(a, s, begin, count, expander, copies, keys, values);
     scores(s, keys, round_up(count, kTile) / kTile, query, score);
     for (int64_t tile = 0; tile < s.head_tiles; ++tile) {
       const __m512 shrink = softmax(score + tile * kTile, s.heads, count, a.scale, best + tile * kTile,
@@ -280,11 +273,10 @@ void attend(const AttendArgs& a, Arena& scratch) {
         _mm512_storeu_ps(rows + i * kTile,
                          _mm512_mul_ps(_mm512_loadu_ps(rows + i * kTile), _mm512_set1_ps(factor[i % kTile])));
     }
-    interleave(s, keys, steps, count, values);
     accumulate(s, prob, block_steps, values, steps, sum);
   }
 
-  // Undo the order of `interleave`, and divide.
+  // Undo the order of `take_pair`, and divide.
   const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
   for (int64_t h = 0; h < a.heads; ++h) {

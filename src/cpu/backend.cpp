@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "ops/norm.h"
@@ -146,14 +147,79 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   constexpr int64_t kRowsAtOnce = 64;
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2];
   const Tensor o = make(rows, heads * v_head_dim);
-  for (int64_t t = 0; t < rows; t += kRowsAtOnce) {
-    const ArenaScope temporaries(arena_);
-    const int64_t count = std::min(kRowsAtOnce, rows - t);
-    const Tensor q_latent = absorb(q_nope.rows_at(t, count), kv_b, v_head_dim);
-    const Tensor o_latent = attend(layer, q_latent, q_rope.rows_at(t, count), selection, scale, t);
-    project_values_into(o_latent, kv_b, nope, o.rows_at(t, count));
+  const PromptShape shape{kv_b.cols, q_rope.dim[2], nope, v_head_dim};
+  const bool has_prompt_form =
+      kernels_.attend_prompt && !settings_.absorbed_only && kernels_.prompt_fits(shape, kv_b);
+  // While all keys are selected anyway, sparse attention is dense.
+  const int64_t dense_until = settings_.index_topk > 0 ? settings_.index_topk : std::numeric_limits<int64_t>::max();
+
+  int64_t absorbed_from = 0;  // rows of the step from here on, up to t, wait for the absorbed form
+  const auto absorbed = [&](int64_t end) {
+    for (int64_t t = absorbed_from; t < end; t += kRowsAtOnce) {
+      const ArenaScope temporaries(arena_);
+      const int64_t count = std::min(kRowsAtOnce, end - t);
+      const Tensor q_latent = absorb(q_nope.rows_at(t, count), kv_b, v_head_dim);
+      const Tensor o_latent = attend(layer, q_latent, q_rope.rows_at(t, count), selection, scale, t);
+      project_values_into(o_latent, kv_b, nope, o.rows_at(t, count));
+    }
+  };
+  int64_t t = 0;
+  for (const Slice& slice : step_->slices) {
+    const int64_t count = has_prompt_form && slice.prompt ? std::clamp<int64_t>(dense_until - slice.start, 0, slice.count) : 0;
+    if (count > 0) {
+      absorbed(t);
+      attend_prompt(layer, q_nope.rows_at(t, count), q_rope.rows_at(t, count), kv_b, t, scale, o.rows_at(t, count));
+      absorbed_from = t + count;
+    }
+    t += slice.count;
   }
+  absorbed(rows);
   return o;
+}
+
+void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t first_row,
+                            float scale, Tensor o) {
+  const Timed time = timed(Operation::kAttend);
+  const ArenaScope temporaries(arena_);
+  const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], value = o.cols() / heads;
+  const PromptShape shape{kv_b.cols, q_rope.dim[2], q_nope.dim[2], value};
+  const int64_t first_position = position_[static_cast<size_t>(first_row)], visible = first_position + rows;
+  const KvRows kv = rows_of(layer, first_row);
+  std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt_key_bytes(shape));
+  float* best = arena_.allocate<float>(static_cast<size_t>(heads * rows));
+  float* total = arena_.allocate<float>(static_cast<size_t>(heads * rows));
+  constexpr int64_t kPiece = 2 * kPackGroup;
+  for (int64_t begin = 0; begin < visible; begin += kPromptKeys) {
+    const int64_t end = std::min(visible, begin + kPromptKeys);
+    pool_.parallel_for((end - begin + kPiece - 1) / kPiece, 1, [&](int64_t from, int64_t to, int) {
+      for (int64_t piece = from; piece < to; ++piece)
+        kernels_.pack_prompt_keys(kv, begin + piece * kPiece, std::min(end, begin + (piece + 1) * kPiece), keys);
+    });
+    pool_.parallel_for(heads, 1, [&](int64_t from, int64_t to, int worker) {
+      for (int64_t h = from; h < to; ++h) {
+        PromptArgs args;
+        args.shape = shape;
+        args.q_nope = q_nope.at(0, h);
+        args.q_rope = q_rope.at(0, h);
+        args.q_nope_stride = q_nope.stride[0];
+        args.q_rope_stride = q_rope.stride[0];
+        args.rows = rows;
+        args.first_position = first_position;
+        args.keys = keys;
+        args.key_begin = begin;
+        args.key_count = end - begin;
+        args.kv_b = kv_b;
+        args.row_begin = h * (shape.nope + value);
+        args.scale = scale;
+        args.best = best + h * rows;
+        args.total = total + h * rows;
+        args.out = o.data + h * value;
+        args.out_stride = o.stride[0];
+        args.last = end == visible;
+        kernels_.attend_prompt(args, worker_arenas_[static_cast<size_t>(worker)]);
+      }
+    });
+  }
 }
 
 Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim) {

@@ -31,7 +31,8 @@ class Backend : public BackendBase {
   IndexQuery index_query(Tensor q, Tensor w);                         // (T,H,D) (T,H)
   Selection index_select(int64_t layer, const IndexQuery& query);
 
-  // The three lines below, a few rows at a time: the absorbed queries are the largest activations of the model.
+  // Rows of prompts that attend to all they see: un-absorbed, where the kernels have it. Others: the three lines below, a
+  // few rows at a time, because absorbed queries are the largest activations of the model.
   Tensor attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
                    const Selection& selection, float scale);                 // -> (T,H·Dv)
   Tensor absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim);  // (T,H,Dn) -> (T,H,R)
@@ -54,6 +55,8 @@ class Backend : public BackendBase {
   int64_t rows_per_task(int64_t rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);
+  void attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t first_row, float scale,
+                     Tensor o);
   void project_values_into(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, Tensor y);
   Tensor run_groups(Tensor x, std::span<const ExpertGroup> groups);
 

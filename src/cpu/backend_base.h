@@ -23,6 +23,7 @@ struct BackendSettings {
   float rms_norm_eps = 1e-6f;
   std::vector<float> rope_inv_freq;  // (rope/2)
   int64_t index_topk = 0;            // 0: dense attention
+  bool absorbed_only = false;        // attention in one form everywhere: decode = prefill, bit for bit
 };
 
 // Adds the time until its end to the step's profile, if it has one.

@@ -202,100 +202,102 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
   }
 }
 
+ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_begin, int64_t count, Arena& scratch) {
+  const bool fp8 = w.dtype == DType::kF8E4M3, fold = fp8 && w.pow2_scale && !x.scale;
+  const bool scaled = (fp8 && !fold) || x.scale;
+  const int64_t k_steps = steps_of(w.cols), steps = std::min(panel_shape(scaled, x.rows).depth / kStep, k_steps);
+  const int64_t pairs = (x.rows + 2 * kTile - 1) / (2 * kTile), strips = round_up(count, 2 * kTile) / kTile;
+  float* c = scratch.allocate<float>(static_cast<size_t>(pairs * strips * 2 * kTile * kTile));
+  const ArenaScope scope(scratch);
+  BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * steps * kStep));
+  auto* tables = scratch.allocate<Fp8Expander::Tables>(static_cast<size_t>(steps * kStep / kFp8Group));
+  alignas(64) float block[4][kTile * kTile];
+  static constexpr float kOne = 1.0f;
+
+  for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
+    const Panel panel{expanded, std::min(steps, k_steps - k0)};
+    expand_panel(w, n_begin, count, k0 * kStep, fold, panel, tables);
+    for (int64_t pair = 0; pair < pairs; ++pair) {
+      const int64_t first = pair * 2 * kTile;
+      const bool two = first + kTile < x.rows;
+      const Group g0 = group_at(x, first), g1 = two ? group_at(x, first + kTile) : Group{nullptr, kTile};
+      const std::byte* b0 = g0.data + k0 * g0.step_bytes();
+      const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
+      const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
+      for (int64_t strip = 0; strip < strips; strip += 2) {
+        float* tiles = c + (pair * strips + strip) * 2 * kTile * kTile;
+        float *c00 = tiles, *c01 = tiles + 256, *c10 = tiles + 512, *c11 = tiles + 768;
+        if (scaled || k0 == 0) {
+          FATHOM_TILE_ZERO(0);
+          FATHOM_TILE_ZERO(1);
+          FATHOM_TILE_ZERO(2);
+          FATHOM_TILE_ZERO(3);
+        } else {
+          FATHOM_TILE_LOAD(0, c00, 64);
+          FATHOM_TILE_LOAD(2, c10, 64);
+          if (two) {
+            FATHOM_TILE_LOAD(1, c01, 64);
+            FATHOM_TILE_LOAD(3, c11, 64);
+          }
+        }
+        const BF16 *a0 = panel.strip(strip), *a1 = panel.strip(strip + 1);
+        if (is_split(x.format)) {
+          two ? multiply<true, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
+              : multiply<false, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
+        } else {
+          two ? multiply<true, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
+              : multiply<false, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
+        }
+        if (!scaled) {
+          FATHOM_TILE_STORE(0, c00, 64);
+          FATHOM_TILE_STORE(2, c10, 64);
+          if (two) {
+            FATHOM_TILE_STORE(1, c01, 64);
+            FATHOM_TILE_STORE(3, c11, 64);
+          }
+          continue;
+        }
+        FATHOM_TILE_STORE(0, block[0], 4 * g0.columns);
+        FATHOM_TILE_STORE(2, block[2], 4 * g0.columns);
+        if (two) {
+          FATHOM_TILE_STORE(1, block[1], 4 * g1.columns);
+          FATHOM_TILE_STORE(3, block[3], 4 * g1.columns);
+        }
+        if (k0 == 0) std::memset(tiles, 0, 4 * kTileBytes);
+        const int64_t k_block = k0 * kStep / kFp8Group;
+        const float* x_scale = x.scale ? x.scale + k_block * x.rows + first : nullptr;
+        for (int64_t half = 0; half < 2; ++half) {
+          const float* row_scale[kTile];
+          for (int64_t r = 0; r < kTile; ++r) {
+            const int64_t row = n_begin + std::min((strip + half) * kTile + r, count - 1);
+            row_scale[r] = w.scale ? w.scale + row / kFp8Group * w.scale_cols() + k_block : &kOne;
+          }
+          add_scaled(block[2 * half], g0.columns, row_scale, x_scale, tiles + 512 * half);
+          if (two)
+            add_scaled(block[2 * half + 1], g1.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
+                       tiles + 512 * half + 256);
+        }
+      }
+    }
+  }
+  return {c, strips};
+}
+
 void gemm(const GemmArgs& a, Arena& scratch) {
   if (a.x.format == RowFormat::kF32) {
     gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
     return;
   }
-  const ArenaScope scope(scratch);
-  const bool fp8 = a.w.dtype == DType::kF8E4M3, fold = fp8 && a.w.pow2_scale && !a.x.scale;
-  const bool scaled = (fp8 && !fold) || a.x.scale;
-  const int64_t k_steps = steps_of(a.w.cols);
-  const PanelShape shape = panel_shape(scaled, a.x.rows);
-  const int64_t steps = std::min(shape.depth / kStep, k_steps);
-  const int64_t pairs = (a.x.rows + 2 * kTile - 1) / (2 * kTile);
-  const int64_t height = std::min(shape.height, a.n_count), strips = round_up(height, 2 * kTile) / kTile;
-  BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * steps * kStep));
-  auto* tables = scratch.allocate<Fp8Expander::Tables>(static_cast<size_t>(steps * kStep / kFp8Group));
-  // C: [pair of groups][strip][group of the pair] tiles, rows of 16.
-  float* c = scratch.allocate<float>(static_cast<size_t>(pairs * strips * 2 * kTile * kTile));
-  alignas(64) float block[4][kTile * kTile];
-  static constexpr float kOne = 1.0f;
-
+  const int64_t height = panel_shape(false, a.x.rows).height;
   for (int64_t n = 0; n < a.n_count; n += height) {
-    const int64_t count = std::min(height, a.n_count - n), used_strips = round_up(count, 2 * kTile) / kTile;
-    for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
-      const Panel panel{expanded, std::min(steps, k_steps - k0)};
-      expand_panel(a.w, a.n_begin + n, count, k0 * kStep, fold, panel, tables);
-      for (int64_t pair = 0; pair < pairs; ++pair) {
-        const int64_t first = pair * 2 * kTile;
-        const bool two = first + kTile < a.x.rows;
-        const Group g0 = group_at(a.x, first), g1 = two ? group_at(a.x, first + kTile) : Group{nullptr, kTile};
-        const std::byte* b0 = g0.data + k0 * g0.step_bytes();
-        const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
-        const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
-        for (int64_t strip = 0; strip < used_strips; strip += 2) {
-          float* tiles = c + (pair * strips + strip) * 2 * kTile * kTile;
-          float *c00 = tiles, *c01 = tiles + 256, *c10 = tiles + 512, *c11 = tiles + 768;
-          const bool fresh = scaled || k0 == 0;
-          if (fresh) {
-            FATHOM_TILE_ZERO(0);
-            FATHOM_TILE_ZERO(1);
-            FATHOM_TILE_ZERO(2);
-            FATHOM_TILE_ZERO(3);
-          } else {
-            FATHOM_TILE_LOAD(0, c00, 64);
-            FATHOM_TILE_LOAD(2, c10, 64);
-            if (two) {
-              FATHOM_TILE_LOAD(1, c01, 64);
-              FATHOM_TILE_LOAD(3, c11, 64);
-            }
-          }
-          const BF16 *a0 = panel.strip(strip), *a1 = panel.strip(strip + 1);
-          if (is_split(a.x.format)) {
-            two ? multiply<true, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
-                : multiply<false, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
-          } else {
-            two ? multiply<true, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
-                : multiply<false, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
-          }
-          if (!scaled) {
-            FATHOM_TILE_STORE(0, c00, 64);
-            FATHOM_TILE_STORE(2, c10, 64);
-            if (two) {
-              FATHOM_TILE_STORE(1, c01, 64);
-              FATHOM_TILE_STORE(3, c11, 64);
-            }
-            continue;
-          }
-          FATHOM_TILE_STORE(0, block[0], 4 * g0.columns);
-          FATHOM_TILE_STORE(2, block[2], 4 * g0.columns);
-          if (two) {
-            FATHOM_TILE_STORE(1, block[1], 4 * g1.columns);
-            FATHOM_TILE_STORE(3, block[3], 4 * g1.columns);
-          }
-          if (k0 == 0) std::memset(tiles, 0, 4 * kTileBytes);
-          const int64_t k_block = k0 * kStep / kFp8Group;
-          const float* x_scale = a.x.scale ? a.x.scale + k_block * a.x.rows + first : nullptr;
-          for (int64_t half = 0; half < 2; ++half) {
-            const float* row_scale[kTile];
-            for (int64_t r = 0; r < kTile; ++r) {
-              const int64_t row = a.n_begin + n + std::min((strip + half) * kTile + r, count - 1);
-              row_scale[r] = a.w.scale ? a.w.scale + row / kFp8Group * a.w.scale_cols() + k_block : &kOne;
-            }
-            add_scaled(block[2 * half], g0.columns, row_scale, x_scale, tiles + 512 * half);
-            if (two)
-              add_scaled(block[2 * half + 1], g1.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
-                         tiles + 512 * half + 256);
-          }
-        }
-      }
-    }
-    // C holds a weight row per row; y wants an input row per row.
+    const ArenaScope scope(scratch);
+    const int64_t count = std::min(height, a.n_count - n);
+    const ProductTiles product = product_tiles(a.x, a.w, a.n_begin + n, count, scratch);
+    // A weight row per row; y wants an input row per row.
     for (int64_t t = 0; t < a.x.rows; t += kTile) {
       const int64_t columns = std::min(kTile, a.x.rows - t);
-      for (int64_t strip = 0; strip < used_strips; ++strip) {
-        const float* tile = c + (t / (2 * kTile) * strips + strip) * 512 + t / kTile % 2 * 256;
+      for (int64_t strip = 0; strip < product.strips; ++strip) {
+        const float* tile = product.at(t / kTile, strip);
         __m512i rows[kTile];
         for (int64_t r = 0; r < kTile; ++r) rows[r] = _mm512_loadu_si512(tile + r * kTile);
         transpose16(rows);

@@ -82,6 +82,33 @@ struct AttendArgs {
   int64_t out_stride = 0;
 };
 
+// Un-absorbed attention (ops/attention.h): keys and values of a head are made from the latent rows, for many queries at
+// once. A block of keys at a time, at most kPromptKeys; online softmax over the blocks.
+inline constexpr int64_t kPromptKeys = 512;
+struct PromptShape {
+  int64_t rank = 0, rope = 0, nope = 0, value = 0;
+};
+
+// Consecutive rows of one sequence, one head, one block of keys.
+struct PromptArgs {
+  PromptShape shape;
+  const float* q_nope = nullptr;  // (rows, nope)
+  const float* q_rope = nullptr;  // (rows, rope)
+  int64_t q_nope_stride = 0, q_rope_stride = 0;
+  int64_t rows = 0, first_position = 0;
+  const std::byte* keys = nullptr;  // prompt_key_bytes, packed by 16
+  int64_t key_begin = 0;            // a multiple of kPromptKeys
+  int64_t key_count = 0;
+  MatrixView kv_b;
+  int64_t row_begin = 0;  // of the head: W^UK, then W^UV
+  float scale = 1;
+  // State between blocks; written whole for key_begin = 0. The last block leaves the result in `out`.
+  float *best = nullptr, *total = nullptr;  // (rows)
+  float* out = nullptr;                     // (rows, value)
+  int64_t out_stride = 0;
+  bool last = false;
+};
+
 struct Kernels {
   Isa isa;
 
@@ -94,6 +121,12 @@ struct Kernels {
 
   // Attention.
   void (*attend)(const AttendArgs& args, Arena& scratch);
+  // Null where un-absorbed attention is not implemented; then the absorbed form serves everywhere.
+  bool (*prompt_fits)(const PromptShape& shape, const MatrixView& kv_b);
+  size_t (*prompt_key_bytes)(const PromptShape& shape);  // for a block of kPromptKeys
+  // Rows [begin, end) of a block of the cache, begin a multiple of kPromptKeys -> packed; `keys` is the block's start.
+  void (*pack_prompt_keys)(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys);
+  void (*attend_prompt)(const PromptArgs& args, Arena& scratch);
   // Indexer queries in the layout that the scoring loop wants.
   size_t (*index_query_bytes)(int64_t heads, int64_t dim);
   void (*pack_index_query)(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);

@@ -121,14 +121,14 @@ class Bench {
   }
 
   // Rows [start, start + count) of the first `sequences` sequences, in one step.
-  void step(int64_t sequences, int64_t start, int64_t count, bool want_logits, StepProfile* profile) {
+  void step(int64_t sequences, int64_t start, int64_t count, bool prompt, bool want_logits, StepProfile* profile) {
     const std::vector<int32_t> tokens = noise(sequences * count);
     std::vector<Slice> slices;
     std::vector<int32_t> last_rows;
     for (int64_t i = 0; i < sequences; ++i) {
       KvSequence& sequence = sequences_[static_cast<size_t>(i)];
       FATHOM_CHECK(sequence.reserve(start + count), "no room for {} rows", start + count);
-      slices.push_back({start, count, sequence.blocks()});
+      slices.push_back({start, count, sequence.blocks(), prompt});
       last_rows.push_back(static_cast<int32_t>((i + 1) * count - 1));
     }
     Step step;
@@ -153,7 +153,7 @@ class Bench {
     for (int64_t done = 0; done < count;) {
       if (cancel_) return false;
       const int64_t rows = std::min(s_.chunk, count - done);
-      step(1, start + done, rows, want_logits && done + rows == count, profile);
+      step(1, start + done, rows, true, want_logits && done + rows == count, profile);
       done += rows;
     }
     return true;
@@ -194,13 +194,13 @@ class Bench {
                         [&](StepProfile* profile) { return prefill(depth, s_.prompt, true, profile); }));
     }
     if (s_.generate > 0) {
-      step(s_.batch, depth, 1, true, nullptr);
+      step(s_.batch, depth, 1, false, true, nullptr);
       PhaseReport phase{.tokens = s_.generate * s_.batch, .sequences = s_.batch};
       for (int64_t i = 0; i < s_.generate; ++i) phase.work += decode_work(depth + i);
       FATHOM_TRY(report.decode, repeat(std::move(phase), fmt::format("decode at {}", depth), [&](StepProfile* profile) {
                    for (int64_t i = 0; i < s_.generate; ++i) {
                      if (cancel_) return false;
-                     step(s_.batch, depth + i, 1, true, profile);
+                     step(s_.batch, depth + i, 1, false, true, profile);
                    }
                    return true;
                  }));

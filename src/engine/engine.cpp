@@ -60,7 +60,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& folder
   if (context == 0) context = config.max_position_embeddings;
   engine->chat_format_ = detect_chat_format(*engine->tokenizer_);
   engine->threads_ = std::make_unique<ThreadPool>(settings.threads);
-  engine->runner_ = make_cpu_runner(*engine->store_, {engine->isa_, settings.numerics}, *engine->threads_);
+  engine->runner_ = make_cpu_runner(*engine->store_, {.isa = engine->isa_, .numerics = settings.numerics, .reproducible = settings.reproducible}, *engine->threads_);
   LatentFormat& format = engine->settings_.latent_format;
   if (engine->isa_ == Isa::kReference) format = LatentFormat::kF32;
   FATHOM_TRY(auto pool, KvPool::create(kv_layout(config, format), config.total_layers(), context));
@@ -80,8 +80,8 @@ std::string_view finish_reason_name(FinishReason reason) {
   return "";
 }
 
-StepOutput Session::run(std::span<const int32_t> tokens, bool want_logits) {
-  const Slice slice{tokens_in_cache(), static_cast<int64_t>(tokens.size()), kv_.blocks()};
+StepOutput Session::run(std::span<const int32_t> tokens, bool prompt, bool want_logits) {
+  const Slice slice{tokens_in_cache(), static_cast<int64_t>(tokens.size()), kv_.blocks(), prompt};
   const int32_t last = static_cast<int32_t>(tokens.size()) - 1;
   Step step;
   step.tokens = tokens;
@@ -127,7 +127,7 @@ Result<GenerationResult> Session::generate(const GenerationRequest& request, con
     }
     const int64_t count = std::min(engine_.settings().chunk, prompt_size - done);
     if (!kv_.reserve(done + count)) return fail("the cache has no room for {} tokens", done + count);
-    out = run({request.prompt.data() + done, static_cast<size_t>(count)}, done + count == prompt_size);
+    out = run({request.prompt.data() + done, static_cast<size_t>(count)}, true, done + count == prompt_size);
     done += count;
     callbacks.on_prefill(done - result.cached_tokens, prompt_size - result.cached_tokens);
   }
@@ -161,7 +161,7 @@ Result<GenerationResult> Session::generate(const GenerationRequest& request, con
     }
     if (static_cast<int64_t>(result.tokens.size()) == limit) break;
     if (!kv_.reserve(tokens_in_cache() + 1)) return fail("the cache has no room for {} tokens", tokens_in_cache() + 1);
-    out = run({&id, 1}, true);
+    out = run({&id, 1}, false, true);
   }
   if (!stops.matched()) {
     show(stops.push(decoder.finish()));

@@ -27,6 +27,7 @@ struct EngineSettings {
   int64_t context = 0;  // tokens of cache; 0: what the model was made for
   Numerics numerics = Numerics::kW8A16;
   LatentFormat latent_format = LatentFormat::kBf16;
+  bool reproducible = false;  // decoding has the bits of prefill; prompts cost more
   int64_t chunk = 512;  // prompt tokens a step; changes speed and memory, never a result
 };
 
@@ -104,7 +105,7 @@ class Session {
   void clear() { tokens_.clear(), kv_.truncate(0); }
 
  private:
-  StepOutput run(std::span<const int32_t> tokens, bool want_logits);
+  StepOutput run(std::span<const int32_t> tokens, bool prompt, bool want_logits);
 
   Engine& engine_;
   KvSequence kv_;

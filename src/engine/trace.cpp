@@ -189,7 +189,8 @@ Result<TraceRecording> run_trace(const WeightStore& store, ThreadPool& threads, 
     int64_t rows = std::min(settings.chunk, count - start);
     if (settings.decode_from > 0)
       rows = start < settings.decode_from ? std::min(rows, settings.decode_from - start) : 1;
-    Slice slice{start, rows, sequence.blocks()};
+    const bool prefill = settings.decode_from == 0 || start < settings.decode_from;
+    Slice slice{start, rows, sequence.blocks(), settings.prompt_form && prefill};
     Step step;
     step.tokens = tokens.subspan(static_cast<size_t>(start), static_cast<size_t>(rows));
     step.slices = {&slice, 1};

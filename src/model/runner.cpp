@@ -22,6 +22,7 @@ cpu::BackendSettings backend_settings(const ModelConfig& c, const RunnerSettings
   s.rope_inv_freq = yarn_inv_freq({c.qk_rope_head_dim, c.rope_theta, yarn.factor, yarn.original_max_position_embeddings,
                                    yarn.beta_fast, yarn.beta_slow});
   s.index_topk = settings.dense_attention ? 0 : c.index_topk;
+  s.absorbed_only = settings.reproducible;
   return s;
 }
 

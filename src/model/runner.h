@@ -17,6 +17,7 @@ namespace fathom {
 struct RunnerSettings {
   Isa isa = Isa::kPortable;
   Numerics numerics = Numerics::kW8A16;
+  bool reproducible = false;  // attention in one form everywhere: decoding has the bits of prefill
   bool dense_attention = false;  // leave the indexer out: every query attends to all it sees
 };
 
@@ -27,7 +28,8 @@ struct StepOutput {
 };
 
 // Not thread-safe: one thread at a time. Deterministic: a row's result depends on its sequence alone, bit for bit — not
-// on other slices of the step, on how a sequence is cut into steps, nor on the number of threads.
+// on other slices of the step, on how a prompt is cut into steps, nor on the number of threads. Unless `reproducible`, rows of a
+// prompt (Slice::prompt) agree with the same rows decoded to rounding only.
 class Runner {
  public:
   virtual ~Runner() = default;

@@ -17,6 +17,8 @@ namespace fathom {
 struct Slice {
   int64_t start = 0, count = 0;
   const int32_t* blocks = nullptr;
+  // Rows of a prompt: known all at once, so attention may take the form that is cheaper for many (ops/attention.h).
+  bool prompt = false;
 };
 
 // Receives what `fathom trace` records, while a step runs. Rows are those of the step.

@@ -30,6 +30,7 @@ class StepDriver {
   struct Piece {
     int64_t sequence = 0, start = 0;
     std::span<const int32_t> tokens;
+    bool prompt = false;
   };
   struct Output {
     std::vector<float> logits, hidden;  // of all rows
@@ -49,7 +50,8 @@ class StepDriver {
     std::vector<Slice> slices;
     for (const Piece& piece : pieces) {
       slices.push_back(
-          {piece.start, static_cast<int64_t>(piece.tokens.size()), memory_.blocks() + piece.sequence * per_sequence_});
+          {piece.start, static_cast<int64_t>(piece.tokens.size()), memory_.blocks() + piece.sequence * per_sequence_,
+           piece.prompt});
       tokens.insert(tokens.end(), piece.tokens.begin(), piece.tokens.end());
     }
     for (size_t i = 0; i < tokens.size(); ++i) rows.push_back(static_cast<int32_t>(i));
