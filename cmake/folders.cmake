@@ -5,7 +5,7 @@ set(FATHOM_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi 
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND FATHOM_AVX512_FLAGS -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
-set(FATHOM_AMX_FLAGS ${FATHOM_AVX512_FLAGS} -mamx-tile -mamx-bf16)
+set(FATHOM_AMX_FLAGS ${FATHOM_AVX512_FLAGS} -mamx-tile -mamx-bf16 -mgfni)
 set(FATHOM_AVX2_FLAGS -mavx2 -mfma -mf16c)
 
 function(fathom_folder name)

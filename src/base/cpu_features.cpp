@@ -48,7 +48,7 @@ bool has_amx_bf16() {
 bool isa_supported(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx512) return has_avx512();
-  if (isa == Isa::kAmx) return has_avx512() && has_amx_bf16();
+  if (isa == Isa::kAmx) return has_avx512() && __builtin_cpu_supports("gfni") && has_amx_bf16();
 #endif
   return isa == Isa::kReference || isa == Isa::kPortable;
 }

@@ -50,18 +50,6 @@ class Fp8Expander {
     scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low1_, high1_);
   }
 
-  // What `Fp8Expander(exponent)` is made of, for those who change exponents often.
-  struct alignas(64) Tables {
-    __m512i high0, high1, low0, low1;
-  };
-  Tables tables() const { return {high0_, high1_, low0_, low1_}; }
-  explicit Fp8Expander(const Tables& t)
-      : high0_(t.high0),
-        high1_(t.high1),
-        low0_(t.low0),
-        low1_(t.low1),
-        order_(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7)) {}
-
   // 64 codes -> 64 BF16: elements 0–31 in `first`, 32–63 in `second`.
   void expand(__m512i codes, __m512i& first, __m512i& second) const {
     codes = _mm512_permutexvar_epi64(order_, codes);  // so that the byte unpacking below leaves elements in order

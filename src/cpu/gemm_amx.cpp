@@ -5,6 +5,7 @@
 //   any other scales                  a sum per block of 128, times its scale, added to the total
 #include <algorithm>
 #include <cstring>
+#include <initializer_list>
 
 #include "cpu/amx.h"
 #include "cpu/functions_amx.h"
@@ -15,18 +16,16 @@ namespace fathom::cpu::amx {
 
 namespace {
 
-// An expanded panel, up to 512 KB of L2. With many input rows it is short and high: 32 rows by 512 are 32 KB of B, which stay
-// in L1 while all strips of the panel pass by. With few, it is as long as the weight rows, which are then read from memory as
-// one stream. Blocks with scales of their own are summed one by one.
+// An expanded panel. With many input rows it is 256 KB of L2, high and short: 32 rows by 512 are 32 KB of B, which stay in L1
+// while all strips of the panel pass by. With few, 8 KB that never leave L1: then the weights' way from memory is all that
+// counts. Blocks with scales of their own are summed one by one.
 struct PanelShape {
   int64_t height, depth;
 };
 PanelShape panel_shape(bool scaled, int64_t input_rows) {
-  if (scaled) return {256, kFp8Group};
-  return input_rows <= 2 * kTile ? PanelShape{32, 8192} : PanelShape{256, 512};
+  const bool few = input_rows <= 2 * kTile;
+  return {few ? 32 : 256, scaled ? kFp8Group : few ? 128 : 512};
 }
-// How far ahead of its use a weight is fetched from memory.
-constexpr int64_t kPrefetchBytes = 4096;
 
 bool is_split(RowFormat format) { return format == RowFormat::kBf16Split; }
 int64_t planes_of(RowFormat format) { return is_split(format) ? 3 : 1; }
@@ -47,64 +46,85 @@ Group group_at(const PackedRows& x, int64_t first) {
 // Where an expanded panel keeps its A tiles: [strip of 16][step] tiles of 1 KB.
 struct Panel {
   BF16* data;
-  int64_t steps;
-  const BF16* strip(int64_t s) const { return data + s * steps * kTileBytes / 2; }
-  BF16* row(int64_t j) const { return data + j / kTile * steps * kTileBytes / 2 + j % kTile * kStep; }
+  int64_t steps, strip_elements;
+  const BF16* strip(int64_t s) const { return data + s * strip_elements; }
+  BF16* row(int64_t j) const { return data + j / kTile * strip_elements + j % kTile * kStep; }
 };
 
-// Rows [n, n + count) of w along [k0, k0 + 32 · steps), in BF16; zeros past the matrix and up to a multiple of 32 rows.
-// tables: room for one per 128 columns.
-void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel,
-                  Fp8Expander::Tables* tables) {
+// A matrix over GF(2), as the instruction wants it: byte 7 − i names the bits of the code that make bit i of the result.
+constexpr int64_t bit_matrix(std::initializer_list<int> bits_of_result) {
+  uint64_t m = 0;
+  int i = 0;
+  for (int bits : bits_of_result) m |= static_cast<uint64_t>(bits) << (8 * (7 - i++));
+  return static_cast<int64_t>(m);
+}
+
+// E4M3 -> BF16, times 2^exponent. For normal codes every bit of the result is a sum over GF(2) of bits of the code: the BF16
+// exponent E + 120 is b3 !b3 !b3 !b3 !b3 b2 b1 b0 for the bits of E. Zeros, subnormals and NaN, of which trained weights have
+// next to none, take the tables.
+class Fp8Block {
+ public:
+  Fp8Block(bool fold, float scale) : exponent_(fold ? exponent_of(scale) : 0), raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent_ * 128))) {}
+
+  // 64 codes -> elements 0–31, 32–63
+  void expand(__m512i codes, __m512i& first, __m512i& second) const {
+    const __m512i size = _mm512_and_si512(codes, _mm512_set1_epi8(0x7f));
+    // Normal: 8 ≤ size ≤ 0x7e.
+    const __mmask64 special = _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x76));
+    if (__builtin_expect(special != 0, 0)) return Fp8Expander(exponent_).expand(codes, first, second);
+    codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
+    const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kHigh), 0x3c);
+    const __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kLow), 0);
+    first = _mm512_add_epi16(_mm512_unpacklo_epi8(low, high), raise_);
+    second = _mm512_add_epi16(_mm512_unpackhi_epi8(low, high), raise_);
+  }
+
+ private:
+  // Code: s e3 e2 e1 e0 m2 m1 m0. Upper byte: s e3 !e3 !e3 !e3 !e3 e2 e1 (the constant 0x3c inverts). Lower: e0 m2 m1 m0 0000.
+  static constexpr int64_t kHigh = bit_matrix({0x10, 0x20, 0x40, 0x40, 0x40, 0x40, 0x40, 0x80});
+  static constexpr int64_t kLow = bit_matrix({0, 0, 0, 0, 0x01, 0x02, 0x04, 0x08});
+
+  int exponent_;
+  __m512i raise_;
+};
+
+// Rows [n, n + count) of w along [k0, k0 + 32 · steps), in BF16; zeros past the matrix and up to a multiple of 32 rows. While a
+// row is expanded, what will be wanted next is on its way: the same row further on, or, at its end, the row `count` further.
+void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel) {
   const int64_t padded = round_up(count, 2 * kTile), width = panel.steps * kStep, used = std::min(width, w.cols - k0);
   constexpr int64_t kTileElements = kTileBytes / 2;
   for (int64_t j = count; j < padded; ++j)
-    for (int64_t s = 0; s < panel.steps; ++s)
-      _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
-  // Whole rows follow each other in memory; of a part of a row, the next to be read is what comes after it.
+    for (int64_t s = 0; s < panel.steps; ++s) _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(w.dtype));
-  const int64_t ahead = width >= w.cols ? kPrefetchBytes : width * element;
+  const int64_t ahead = (k0 + width < w.cols ? width : count * w.cols - k0) * element;
   if (w.dtype == DType::kBF16) {
     for (int64_t j = 0; j < count; ++j) {
       const BF16* in = w.bf16() + (n + j) * w.cols + k0;
       BF16* out = panel.row(j);
       for (int64_t s = 0; s < panel.steps; ++s) {
         _mm_prefetch(reinterpret_cast<const char*>(in + s * kStep) + ahead, _MM_HINT_T0);
-        _mm512_storeu_si512(out + s * kTileElements,
-                            _mm512_maskz_loadu_epi16(mask32(used - s * kStep), in + s * kStep));
+        _mm512_storeu_si512(out + s * kTileElements, _mm512_maskz_loadu_epi16(mask32(used - s * kStep), in + s * kStep));
       }
     }
     return;
   }
-  int64_t block = -1;
-  for (int64_t j = 0; j < count; ++j) {
-    if ((n + j) / kFp8Group != block) {
-      block = (n + j) / kFp8Group;
-      const float* scale = w.scale + block * w.scale_cols() + k0 / kFp8Group;
-      for (int64_t g = 0; g * kFp8Group < used; ++g)
-        tables[g] = Fp8Expander(fold_scales ? exponent_of(scale[g]) : 0).tables();
-    }
-    const E4M3* in = w.f8() + (n + j) * w.cols + k0;
-    BF16* out = panel.row(j);
-    for (int64_t k = 0; k < width; k += kFp8Group, out += 4 * kTileElements) {
-      const int64_t left = used - k;
-      __m512i part[4];
-      if (left >= kFp8Group) {
-        const Fp8Expander expander(tables[k / kFp8Group]);
-        _mm_prefetch(reinterpret_cast<const char*>(in + k) + ahead, _MM_HINT_T0);
-        _mm_prefetch(reinterpret_cast<const char*>(in + k) + ahead + 64, _MM_HINT_T0);
-        expander.expand(_mm512_loadu_si512(in + k), part[0], part[1]);
-        expander.expand(_mm512_loadu_si512(in + k + 64), part[2], part[3]);
-      } else if (left > 0) {
-        const Fp8Expander expander(tables[k / kFp8Group]);
-        const __mmask64 low = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
-        const __mmask64 high = left <= 64 ? 0 : (__mmask64{1} << (left - 64)) - 1;
-        expander.expand(_mm512_maskz_loadu_epi8(low, in + k), part[0], part[1]);
-        expander.expand(_mm512_maskz_loadu_epi8(high, in + k + 64), part[2], part[3]);
-      } else {
-        for (__m512i& x : part) x = _mm512_setzero_si512();
+  for (int64_t k = 0; k < width; k += kFp8Group) {  // a block of 128, the unit of scales
+    const int64_t left = used - k;
+    const __mmask64 low = left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
+    const __mmask64 high = left >= 128 ? ~__mmask64{0} : left <= 64 ? 0 : (__mmask64{1} << (left - 64)) - 1;
+    for (int64_t j = 0; j < count;) {
+      const int64_t block = (n + j) / kFp8Group, end = std::min(count, (block + 1) * kFp8Group - n);
+      const Fp8Block fp8(fold_scales && left > 0, left > 0 ? w.scale[block * w.scale_cols() + (k0 + k) / kFp8Group] : 1.0f);
+      for (; j < end; ++j) {
+        const E4M3* in = w.f8() + (n + j) * w.cols + k0 + k;
+        BF16* out = panel.row(j) + k / kStep * kTileElements;
+        _mm_prefetch(reinterpret_cast<const char*>(in) + ahead, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(in) + ahead + 64, _MM_HINT_T0);
+        __m512i part[4];
+        fp8.expand(_mm512_maskz_loadu_epi8(low, in), part[0], part[1]);
+        fp8.expand(_mm512_maskz_loadu_epi8(high, in + 64), part[2], part[3]);
+        for (int i = 0; i < 4; ++i) _mm512_storeu_si512(out + i * kTileElements, part[i]);
       }
-      for (int i = 0; i < 4; ++i) _mm512_storeu_si512(out + i * kTileElements, part[i]);
     }
   }
 }
@@ -210,19 +230,51 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
   float* c = scratch.allocate<float>(static_cast<size_t>(pairs * strips * 2 * kTile * kTile));
   const ArenaScope scope(scratch);
   BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * steps * kStep));
-  auto* tables = scratch.allocate<Fp8Expander::Tables>(static_cast<size_t>(steps * kStep / kFp8Group));
   alignas(64) float block[4][kTile * kTile];
   static constexpr float kOne = 1.0f;
 
+  const auto run = [&](bool two, const Group& g0, const Group& g1, int64_t k0, const BF16* a0, const BF16* a1, int64_t n) {
+    const std::byte* b0 = g0.data + k0 * g0.step_bytes();
+    const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
+    if (is_split(x.format))
+      two ? multiply<true, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n)
+          : multiply<false, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n);
+    else
+      two ? multiply<true, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n)
+          : multiply<false, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n);
+  };
+
+  if (!scaled && pairs == 1 && strips == 2) {  // decoding: C stays in its tiles from end to end
+    const bool two = x.rows > kTile;
+    const Group g0 = group_at(x, 0), g1 = two ? group_at(x, kTile) : Group{nullptr, kTile};
+    const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
+    FATHOM_TILE_ZERO(0);
+    FATHOM_TILE_ZERO(1);
+    FATHOM_TILE_ZERO(2);
+    FATHOM_TILE_ZERO(3);
+    for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
+      const int64_t n = std::min(steps, k_steps - k0);
+      const Panel panel{expanded, n, n * kTileBytes / 2};
+      expand_panel(w, n_begin, count, k0 * kStep, fold, panel);
+      run(two, g0, g1, k0, panel.strip(0), panel.strip(1), n);
+    }
+    FATHOM_TILE_STORE(0, c, 64);
+    FATHOM_TILE_STORE(2, c + 512, 64);
+    if (two) {
+      FATHOM_TILE_STORE(1, c + 256, 64);
+      FATHOM_TILE_STORE(3, c + 768, 64);
+    }
+    return {c, strips};
+  }
+
   for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
-    const Panel panel{expanded, std::min(steps, k_steps - k0)};
-    expand_panel(w, n_begin, count, k0 * kStep, fold, panel, tables);
+    const int64_t panel_steps = std::min(steps, k_steps - k0);
+    const Panel panel{expanded, panel_steps, panel_steps * kTileBytes / 2};
+    expand_panel(w, n_begin, count, k0 * kStep, fold, panel);
     for (int64_t pair = 0; pair < pairs; ++pair) {
       const int64_t first = pair * 2 * kTile;
       const bool two = first + kTile < x.rows;
       const Group g0 = group_at(x, first), g1 = two ? group_at(x, first + kTile) : Group{nullptr, kTile};
-      const std::byte* b0 = g0.data + k0 * g0.step_bytes();
-      const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
       const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
       for (int64_t strip = 0; strip < strips; strip += 2) {
         float* tiles = c + (pair * strips + strip) * 2 * kTile * kTile;
@@ -240,14 +292,7 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
             FATHOM_TILE_LOAD(3, c11, 64);
           }
         }
-        const BF16 *a0 = panel.strip(strip), *a1 = panel.strip(strip + 1);
-        if (is_split(x.format)) {
-          two ? multiply<true, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
-              : multiply<false, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
-        } else {
-          two ? multiply<true, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps)
-              : multiply<false, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, panel.steps);
-        }
+        run(two, g0, g1, k0, panel.strip(strip), panel.strip(strip + 1), panel.steps);
         if (!scaled) {
           FATHOM_TILE_STORE(0, c00, 64);
           FATHOM_TILE_STORE(2, c10, 64);
