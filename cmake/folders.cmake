@@ -6,7 +6,7 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND FATHOM_AVX512_FLAGS -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 set(FATHOM_AMX_FLAGS ${FATHOM_AVX512_FLAGS} -mamx-tile -mamx-bf16 -mgfni)
-set(FATHOM_AVX2_FLAGS -mavx2 -mfma -mf16c)
+set(FATHOM_AVX2_FLAGS -mavx2 -mf16c)
 
 function(fathom_folder name)
   cmake_parse_arguments(arg "" "" "USES" ${ARGN})

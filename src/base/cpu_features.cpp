@@ -16,6 +16,8 @@ std::string_view isa_name(Isa isa) {
       return "reference";
     case Isa::kPortable:
       return "portable";
+    case Isa::kAvx2:
+      return "avx2";
     case Isa::kAvx512:
       return "avx512";
     case Isa::kAmx:
@@ -47,6 +49,7 @@ bool has_amx_bf16() {
 
 bool isa_supported(Isa isa) {
 #if defined(__x86_64__)
+  if (isa == Isa::kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
   if (isa == Isa::kAvx512) return has_avx512();
   if (isa == Isa::kAmx) return has_avx512() && __builtin_cpu_supports("gfni") && has_amx_bf16();
 #endif
@@ -54,7 +57,7 @@ bool isa_supported(Isa isa) {
 }
 
 Result<Isa> choose_isa() {
-  constexpr Isa kBestFirst[] = {Isa::kAmx, Isa::kAvx512, Isa::kPortable, Isa::kReference};
+  constexpr Isa kBestFirst[] = {Isa::kAmx, Isa::kAvx512, Isa::kAvx2, Isa::kPortable, Isa::kReference};
   const char* wanted = std::getenv("FATHOM_ISA");
   for (Isa isa : kBestFirst) {
     if (!wanted || !*wanted) {
@@ -66,7 +69,7 @@ Result<Isa> choose_isa() {
       return fail("FATHOM_ISA={}: this processor does not have it; use FATHOM_ISA=portable", wanted);
     return isa;
   }
-  return fail("FATHOM_ISA={}: unknown instruction set; expected reference, portable, avx512 or amx", wanted);
+  return fail("FATHOM_ISA={}: unknown instruction set; expected reference, portable, avx2, avx512 or amx", wanted);
 }
 
 }  // namespace fathom

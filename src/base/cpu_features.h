@@ -11,6 +11,7 @@ namespace fathom {
 enum class Isa {
   kReference,  // the scalar references themselves, nothing rounded that the model does not round: an oracle, very slow
   kPortable,   // plain C++, any machine
+  kAvx2,       // AVX2 + F16C
   kAvx512,     // AVX-512 F/BW/VL/DQ + VBMI + BF16 (Zen 4, Cooper Lake, Sapphire Rapids and later)
   kAmx,        // the same and AMX-BF16 tiles (Sapphire Rapids and later)
 };
@@ -19,7 +20,7 @@ std::string_view isa_name(Isa isa);
 // For kAmx this asks the system, once, for the right to use tiles; threads started later have it too.
 bool isa_supported(Isa isa);
 
-// The best supported one, or what the environment variable FATHOM_ISA names ("reference", "portable", "avx512",
+// The best supported one, or what the environment variable FATHOM_ISA names ("reference", "portable", "avx2", "avx512",
 // "amx"); an unknown name or one that this processor lacks is an error.
 Result<Isa> choose_isa();
 

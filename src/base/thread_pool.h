@@ -14,7 +14,8 @@ namespace fathom {
 
 class ThreadPool {
  public:
-  // threads: how many run at once, the caller included; 0 means one per available core.
+  // threads: how many run at once, the caller included; 0 means one per available core. With no more threads than cores, each
+  // worker is pinned to a core of its own.
   explicit ThreadPool(int threads = 0);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

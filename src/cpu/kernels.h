@@ -154,6 +154,9 @@ const Kernels& kernels_for(Isa isa);
 namespace portable {
 extern const Kernels kKernels;
 }
+namespace avx2 {
+extern const Kernels kKernels;
+}
 namespace avx512 {
 extern const Kernels kKernels;
 }

@@ -9,6 +9,8 @@ double peak_flops_loop(Isa isa, int64_t rounds) {
       return amx::peak_flops_loop(rounds);
     case Isa::kAvx512:
       return avx512::peak_flops_loop(rounds);
+    case Isa::kAvx2:
+      return avx2::peak_flops_loop(rounds);
     case Isa::kPortable:
     case Isa::kReference:
       break;

@@ -14,6 +14,9 @@ double peak_flops_loop(Isa isa, int64_t rounds);
 namespace portable {
 double peak_flops_loop(int64_t rounds);
 }
+namespace avx2 {
+double peak_flops_loop(int64_t rounds);
+}
 namespace avx512 {
 double peak_flops_loop(int64_t rounds);
 }

@@ -24,7 +24,8 @@ void hadamard(float* x, int64_t dim) {
 
 void index_query(const float* q, const float* w, int64_t heads, int64_t dim, E4M3* codes, float* weights) {
   const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(heads) * static_cast<double>(dim)));
-  std::vector<float> row(static_cast<size_t>(dim));
+  thread_local std::vector<float> row;  // steps allocate nothing
+  row.resize(static_cast<size_t>(dim));
   for (int64_t h = 0; h < heads; ++h) {
     std::copy_n(q + h * dim, dim, row.begin());
     hadamard(row.data(), dim);
@@ -33,7 +34,8 @@ void index_query(const float* q, const float* w, int64_t heads, int64_t dim, E4M
 }
 
 float index_key(const float* k, int64_t dim, E4M3* codes) {
-  std::vector<float> row(k, k + dim);
+  thread_local std::vector<float> row;
+  row.assign(k, k + dim);
   hadamard(row.data(), dim);
   return quantize_group(row.data(), dim, true, codes);
 }

@@ -95,7 +95,7 @@ TEST_P(SampleModel, AnswersAsTheSpecification) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(AllIsas, SampleModel, testing::Values(Isa::kReference, Isa::kPortable, Isa::kAvx512, Isa::kAmx),
+INSTANTIATE_TEST_SUITE_P(AllIsas, SampleModel, testing::Values(Isa::kReference, Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx),
                          isa_test_name);
 
 // What does not depend on the kernels, on the best of them.

@@ -11,13 +11,13 @@
 namespace fathom {
 
 // Those that have kernels. One that the processor lacks is still listed, so that its tests are seen to be skipped.
-inline auto kernel_isas() { return testing::Values(Isa::kPortable, Isa::kAvx512, Isa::kAmx); }
+inline auto kernel_isas() { return testing::Values(Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx); }
 inline std::string isa_test_name(const testing::TestParamInfo<Isa>& isa) { return std::string(isa_name(isa.param)); }
 
 // For loops inside of one test.
 inline std::vector<Isa> supported_kernel_isas() {
   std::vector<Isa> isas;
-  for (Isa isa : {Isa::kPortable, Isa::kAvx512, Isa::kAmx})
+  for (Isa isa : {Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx})
     if (isa_supported(isa)) isas.push_back(isa);
   return isas;
 }
