@@ -124,13 +124,45 @@ void gather(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, c
   }
 }
 
-// score (key, heads). Two tiles of keys and two of heads at a time; with a single tile of heads, two of keys.
+// score (key, heads). Two tiles of keys and two of heads at a time; with a single tile of heads, four of keys: four chains
+// either way. A tile past the last is done again as the last; both write the same.
 void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint32_t* query, float* score) {
+  if (s.head_tiles == 1) {
+    for (int64_t k = 0; k < key_tiles; k += 4) {
+      const BF16* a[4];
+      int64_t stride[4], tile[4];
+      for (int64_t i = 0; i < 4; ++i) {
+        tile[i] = std::min(k + i, key_tiles - 1);
+        a[i] = keys.tile[tile[i]];
+        stride[i] = 2 * keys.stride[tile[i]];
+      }
+      FATHOM_TILE_ZERO(0);
+      FATHOM_TILE_ZERO(1);
+      FATHOM_TILE_ZERO(2);
+      FATHOM_TILE_ZERO(3);
+      for (int64_t step = 0; step < s.steps; ++step) {
+        FATHOM_TILE_LOAD(6, query + step * 256, 64);
+        FATHOM_TILE_LOAD(4, a[0] + step * kStep, stride[0]);
+        FATHOM_TILE_DP(0, 4, 6);
+        FATHOM_TILE_LOAD(5, a[1] + step * kStep, stride[1]);
+        FATHOM_TILE_DP(1, 5, 6);
+        FATHOM_TILE_LOAD(7, a[2] + step * kStep, stride[2]);
+        FATHOM_TILE_DP(2, 7, 6);
+        FATHOM_TILE_LOAD(4, a[3] + step * kStep, stride[3]);
+        FATHOM_TILE_DP(3, 4, 6);
+      }
+      FATHOM_TILE_STORE(0, score + tile[0] * 256, 64);
+      FATHOM_TILE_STORE(1, score + tile[1] * 256, 64);
+      FATHOM_TILE_STORE(2, score + tile[2] * 256, 64);
+      FATHOM_TILE_STORE(3, score + tile[3] * 256, 64);
+    }
+    return;
+  }
   for (int64_t k = 0; k < key_tiles; k += 2) {
-    const int64_t k1 = std::min(k + 1, key_tiles - 1);  // an odd last tile is done twice; both write the same
+    const int64_t k1 = std::min(k + 1, key_tiles - 1);
     for (int64_t h = 0; h < s.head_tiles; h += 2) {
-      const bool two = h + 1 < s.head_tiles;
-      const uint32_t *b0 = query + h * s.steps * 256, *b1 = b0 + s.steps * 256;
+      const int64_t h1 = std::min(h + 1, s.head_tiles - 1);
+      const uint32_t *b0 = query + h * s.steps * 256, *b1 = query + h1 * s.steps * 256;
       FATHOM_TILE_ZERO(0);
       FATHOM_TILE_ZERO(1);
       FATHOM_TILE_ZERO(2);
@@ -139,19 +171,17 @@ void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint3
         FATHOM_TILE_LOAD(4, keys.tile[k] + step * kStep, 2 * keys.stride[k]);
         FATHOM_TILE_LOAD(5, keys.tile[k1] + step * kStep, 2 * keys.stride[k1]);
         FATHOM_TILE_LOAD(6, b0 + step * 256, 64);
+        FATHOM_TILE_LOAD(7, b1 + step * 256, 64);
         FATHOM_TILE_DP(0, 4, 6);
         FATHOM_TILE_DP(2, 5, 6);
-        if (!two) continue;
-        FATHOM_TILE_LOAD(7, b1 + step * 256, 64);
         FATHOM_TILE_DP(1, 4, 7);
         FATHOM_TILE_DP(3, 5, 7);
       }
-      float *c0 = score + k * kTile * s.heads + h * kTile, *c1 = score + k1 * kTile * s.heads + h * kTile;
-      FATHOM_TILE_STORE(0, c0, 4 * s.heads);
-      FATHOM_TILE_STORE(2, c1, 4 * s.heads);
-      if (!two) continue;
-      FATHOM_TILE_STORE(1, c0 + kTile, 4 * s.heads);
-      FATHOM_TILE_STORE(3, c1 + kTile, 4 * s.heads);
+      float *c0 = score + k * kTile * s.heads, *c1 = score + k1 * kTile * s.heads;
+      FATHOM_TILE_STORE(0, c0 + h * kTile, 4 * s.heads);
+      FATHOM_TILE_STORE(2, c1 + h * kTile, 4 * s.heads);
+      FATHOM_TILE_STORE(1, c0 + h1 * kTile, 4 * s.heads);
+      FATHOM_TILE_STORE(3, c1 + h1 * kTile, 4 * s.heads);
     }
   }
 }
@@ -187,39 +217,61 @@ __m512 softmax(const float* score, int64_t stride, int64_t count, float scale, f
   return shrink;
 }
 
-// sum [head tile][column tile] C tiles += prob · values
+// sum [head tile][column tile] C tiles += prob · values. Two tiles of heads and two columns at a time, or one and four.
 void accumulate(const Shape& s, const BF16* prob, int64_t prob_steps, const uint32_t* values, int64_t steps,
                 float* sum) {
-  const int64_t columns = 2 * s.value_pairs;
-  for (int64_t h = 0; h < s.head_tiles; h += 2) {
-    const bool two = h + 1 < s.head_tiles;
+  const int64_t columns = 2 * s.value_pairs, row = columns * 256;
+  int64_t h = 0;
+  for (; h + 1 < s.head_tiles; h += 2) {
     const BF16 *a0 = prob + h * prob_steps * kTileBytes / 2, *a1 = a0 + prob_steps * kTileBytes / 2;
     for (int64_t col = 0; col < columns; col += 2) {
-      float *c0 = sum + (h * columns + col) * 256, *c1 = c0 + columns * 256;
+      float *c0 = sum + (h * columns + col) * 256, *c1 = c0 + row;
       FATHOM_TILE_LOAD(0, c0, 64);
       FATHOM_TILE_LOAD(1, c0 + 256, 64);
-      if (two) {
-        FATHOM_TILE_LOAD(2, c1, 64);
-        FATHOM_TILE_LOAD(3, c1 + 256, 64);
-      }
-      const uint32_t *b0 = values + col * 256, *b1 = b0 + 256;
+      FATHOM_TILE_LOAD(2, c1, 64);
+      FATHOM_TILE_LOAD(3, c1 + 256, 64);
+      const uint32_t* b = values + col * 256;
       for (int64_t step = 0; step < steps; ++step) {
         FATHOM_TILE_LOAD(4, a0 + step * kTileBytes / 2, 64);
-        FATHOM_TILE_LOAD(6, b0 + step * columns * 256, 64);
-        FATHOM_TILE_LOAD(7, b1 + step * columns * 256, 64);
+        FATHOM_TILE_LOAD(5, a1 + step * kTileBytes / 2, 64);
+        FATHOM_TILE_LOAD(6, b + step * row, 64);
+        FATHOM_TILE_LOAD(7, b + step * row + 256, 64);
         FATHOM_TILE_DP(0, 4, 6);
         FATHOM_TILE_DP(1, 4, 7);
-        if (!two) continue;
-        FATHOM_TILE_LOAD(5, a1 + step * kTileBytes / 2, 64);
         FATHOM_TILE_DP(2, 5, 6);
         FATHOM_TILE_DP(3, 5, 7);
       }
       FATHOM_TILE_STORE(0, c0, 64);
       FATHOM_TILE_STORE(1, c0 + 256, 64);
-      if (!two) continue;
       FATHOM_TILE_STORE(2, c1, 64);
       FATHOM_TILE_STORE(3, c1 + 256, 64);
     }
+  }
+  if (h == s.head_tiles) return;
+  const BF16* a = prob + h * prob_steps * kTileBytes / 2;
+  for (int64_t col = 0; col < columns; col += 4) {
+    const int64_t second = std::min(col + 2, columns - 2);  // past the end: the last pair again, from the same sums
+    float *c0 = sum + (h * columns + col) * 256, *c1 = sum + (h * columns + second) * 256;
+    FATHOM_TILE_LOAD(0, c0, 64);
+    FATHOM_TILE_LOAD(1, c0 + 256, 64);
+    FATHOM_TILE_LOAD(2, c1, 64);
+    FATHOM_TILE_LOAD(3, c1 + 256, 64);
+    for (int64_t step = 0; step < steps; ++step) {
+      const uint32_t* b = values + step * row;
+      FATHOM_TILE_LOAD(4, a + step * kTileBytes / 2, 64);
+      FATHOM_TILE_LOAD(6, b + col * 256, 64);
+      FATHOM_TILE_DP(0, 4, 6);
+      FATHOM_TILE_LOAD(7, b + col * 256 + 256, 64);
+      FATHOM_TILE_DP(1, 4, 7);
+      FATHOM_TILE_LOAD(5, b + second * 256, 64);
+      FATHOM_TILE_DP(2, 4, 5);
+      FATHOM_TILE_LOAD(6, b + second * 256 + 256, 64);
+      FATHOM_TILE_DP(3, 4, 6);
+    }
+    FATHOM_TILE_STORE(0, c0, 64);
+    FATHOM_TILE_STORE(1, c0 + 256, 64);
+    FATHOM_TILE_STORE(2, c1, 64);
+    FATHOM_TILE_STORE(3, c1 + 256, 64);
   }
 }
 

@@ -58,10 +58,12 @@ PackedRows Backend::make_packed(RowFormat format, int64_t rows, int64_t k, Arena
   return packed;
 }
 
-int64_t Backend::rows_per_task(int64_t rows) const {
-  constexpr int64_t kTasksPerThread = 4, kLeast = 32, kMost = 256;  // kMost: an expanded panel must stay in L2
-  const int64_t share = rows / (kTasksPerThread * pool_.threads());
-  return std::clamp((share + kLeast - 1) / kLeast * kLeast, kLeast, kMost);
+int64_t Backend::rows_per_task(int64_t rows, int64_t input_rows) const {
+  constexpr int64_t kLeast = 32, kMost = 256;  // kMost: an expanded panel must stay in L2
+  // With few input rows, reading is all: long stretches of memory for each thread. Otherwise pieces to share out evenly.
+  const bool few = input_rows <= 32;
+  const int64_t share = (rows + (few ? 2 : 4) * pool_.threads() - 1) / ((few ? 2 : 4) * pool_.threads());
+  return std::clamp((share + kLeast - 1) / kLeast * kLeast, kLeast, few ? std::max(kLeast, rows) : kMost);
 }
 
 Tensor Backend::product(Tensor x, const MatrixView& w, InputRounding rounding) {
@@ -72,7 +74,7 @@ Tensor Backend::product(Tensor x, const MatrixView& w, InputRounding rounding) {
   pool_.parallel_for(x.rows(), kPackGroup, [&](int64_t begin, int64_t end, int) {
     kernels_.pack(packed, rounding, {x.data, x.stride[0], nullptr}, begin, end);
   });
-  const int64_t per_task = rows_per_task(w.rows), tasks = (w.rows + per_task - 1) / per_task;
+  const int64_t per_task = rows_per_task(w.rows, x.rows()), tasks = (w.rows + per_task - 1) / per_task;
   pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t n = task * per_task;

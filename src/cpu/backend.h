@@ -52,7 +52,7 @@ class Backend : public BackendBase {
   PackedRows make_packed(RowFormat format, int64_t rows, int64_t k, Arena& arena) const;
   Tensor product(Tensor x, const MatrixView& w, InputRounding rounding);
   // Weight rows per task: a multiple of 32, so many that each thread has several tasks to take.
-  int64_t rows_per_task(int64_t rows) const;
+  int64_t rows_per_task(int64_t rows, int64_t input_rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);
   void attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t first_row, float scale,
