@@ -119,15 +119,15 @@ mutant "MTP with the last layer's head norm" src/model/transformer.h \
 mutant "reference: key scale dropped" src/ops/indexer.cpp 'sum * *kv.index_scale(s)' 'sum'
 mutant "avx512: key scale dropped" src/cpu/indexer_avx512.cpp '_mm512_reduce_add_ps(sum[x]) * scales[s + x]' \
   '_mm512_reduce_add_ps(sum[x])'
-mutant "portable: key scale dropped" src/cpu/kernels_portable.cpp 'sum * scales[s]' 'sum'
+mutant "portable: key scale dropped" src/cpu/portable_loops.h 'sum * scales[s]' 'sum'
 mutant "query scale dropped" src/ops/indexer.cpp \
   'w[h] * scale * quantize_group(row.data(), dim, true, codes + h * dim)' \
   'w[h] * scale + 0 * quantize_group(row.data(), dim, true, codes + h * dim)'
 mutant "avx512: no relu in the scores" src/cpu/indexer_avx512.cpp '_mm512_max_ps(zero, acc[i][j])' \
   '_mm512_add_ps(zero, acc[i][j])'
 mutant "Hadamard left out for keys" src/ops/indexer.cpp \
-  'std::vector<float> row(k, k + dim);
-  hadamard(row.data(), dim);' 'std::vector<float> row(k, k + dim);'
+  'row.assign(k, k + dim);
+  hadamard(row.data(), dim);' 'row.assign(k, k + dim);'
 mutant "selection: causal mask off by one" src/cpu/backend_indexer.cpp \
   'position_[static_cast<size_t>(tile.first + i)] + 1 - s' 'position_[static_cast<size_t>(tile.first + i)] + 2 - s'
 mutant "dense attention: one key too few" src/cpu/backend.cpp \
@@ -146,13 +146,13 @@ mutant "bias added to the routing weight" src/ops/moe.cpp \
 mutant "group score from the best one only" src/ops/moe.cpp 's.groups > 1 ? best + second : 0.0f' \
   's.groups > 1 ? best : 0.0f'
 mutant "routing weights not normalised" src/ops/moe.cpp 's.normalise ? s.scale / (sum + 1e-20f) : s.scale' 's.scale'
-mutant "experts: weight of the wrong row" src/cpu/backend_moe.cpp 'g.row_weight ? g.row_weight[i] : 1.0f' \
+mutant "experts: weight of the wrong row" src/cpu/backend_moe.cpp 'g.row_weight ? g.row_weight[r] : 1.0f' \
   'g.row_weight ? g.row_weight[0] : 1.0f'
 
 # Numbers and kernels.
 mutant "e4m3 ties away from even" src/tensor/dtypes.cpp 'magnitude + 0x7ffffu + ((magnitude >> 20) & 1u)' \
   'magnitude + 0x80000u'
-mutant "portable: block scale of the first column" src/cpu/kernels_portable.cpp 'w_scale ? w_scale[g] : 1.0f' \
+mutant "portable: block scale of the first column" src/cpu/portable_loops.h 'w_scale ? w_scale[g] : 1.0f' \
   'w_scale ? w_scale[0] : 1.0f'
 mutant "avx512: block scale of the first column" src/cpu/gemm_avx512.cpp 'a.w_scale[j][block]' 'a.w_scale[j][0]'
 mutant "avx512: block scale of the panel's first row" src/cpu/gemm_avx512.cpp \
@@ -162,10 +162,17 @@ mutant "absorb: scale of the first latent block" src/cpu/gemm_avx512.cpp \
   'n / kFp8Group * a.w.scale_cols() + r / kFp8Group' 'n / kFp8Group * a.w.scale_cols()'
 mutant "cache: FP8 row's first scale for all" src/ops/kv_cache.cpp 'row + l.rank + 4 * (i / kFp8Group)' 'row + l.rank'
 mutant "avx512: FP8 row's first scale for all" src/cpu/attend_avx512.cpp 'row + rank + 4 * (r / kFp8Group)' 'row + rank'
-mutant "portable: softmax total not rescaled" src/cpu/kernels_portable.cpp 'total[h] *= shrink;' ''
+mutant "portable: softmax total not rescaled" src/cpu/portable_loops.h 'total[h] *= shrink;' ''
 mutant "w8a8 scales not rounded to powers of two" src/model/runner.cpp \
   'c.ue8m0_activations ? InputRounding::kFp8Pow2 : InputRounding::kFp8' 'InputRounding::kFp8'
 mutant "w8a8 not in effect" src/model/runner.cpp 'settings.numerics == Numerics::kW8A8' 'false'
+mutant "amx: key scale dropped" src/cpu/indexer_amx.cpp '_mm512_mul_ps(sum_lanes(sum), k_s)' 'sum_lanes(sum)'
+mutant "amx: block scale of the first column" src/cpu/gemm_amx.cpp '(k0 + k) / kFp8Group] : 1.0f' '0] : 1.0f'
+mutant "amx: earlier sums not rescaled" src/cpu/attend_amx.cpp '_CMP_NEQ_UQ) == 0) continue;' '_CMP_NEQ_UQ) != 1) continue;'
+mutant "amx: a prompt's row sees one key too many" src/cpu/prompt_amx.cpp \
+  'a.first_position + t + i + 1 - a.key_begin - k' 'a.first_position + t + i + 2 - a.key_begin - k'
+mutant "un-absorbed form past the selection" src/cpu/backend.cpp \
+  'settings_.index_topk > 0 ? settings_.index_topk : std' 'settings_.index_topk < 0 ? settings_.index_topk : std'
 
 # Engine.
 mutant "top-p takes one token too many" src/engine/sampler.cpp 'kept >= params_.top_p * total' \

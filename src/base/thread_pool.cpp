@@ -32,7 +32,8 @@ std::vector<int> available_cores() {
     for (int core = 0; core < CPU_SETSIZE; ++core)
       if (CPU_ISSET(static_cast<size_t>(core), &set)) cores.push_back(core);
   if (cores.empty())
-    for (int core = 0; core < std::max(1, static_cast<int>(std::thread::hardware_concurrency())); ++core) cores.push_back(core);
+    for (int core = 0; core < std::max(1, static_cast<int>(std::thread::hardware_concurrency())); ++core)
+      cores.push_back(core);
   return cores;
 }
 

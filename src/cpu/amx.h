@@ -117,7 +117,8 @@ struct SplitRow {
 }
 
 // One FP8 row in BF16: latent codes times their scales, then the rope key.
-[[maybe_unused]] inline void expand_fp8_row(const std::byte* row, const KvLayout& layout, const Fp8Expander& expander, BF16* out) {
+[[maybe_unused]] inline void expand_fp8_row(const std::byte* row, const KvLayout& layout, const Fp8Expander& expander,
+                                            BF16* out) {
   for (int64_t r = 0; r < layout.rank; r += 64) {
     const int64_t left = layout.rank - r;
     const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
@@ -137,8 +138,8 @@ struct SplitRow {
 
 // Two registers of 16 values -> 16 words: lane i holds BF16 of low[i] and, in its upper half, of high[i].
 [[maybe_unused]] inline __m512i bf16_words(__m512 low, __m512 high) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5,
-                                         20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
+                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
 }
 

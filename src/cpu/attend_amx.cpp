@@ -73,7 +73,8 @@ inline void take_pair(const Shape& s, const BF16* a, const BF16* b, BF16* copy_a
     }
     if (step >= s.value_pairs) continue;
     const __mmask32 latent = kWhole ? ~__mmask32{0} : mask32(s.rank - d);
-    const __m512i u = kWhole ? x : _mm512_maskz_mov_epi16(latent, x), v = kWhole ? y : _mm512_maskz_mov_epi16(latent, y);
+    const __m512i u = kWhole ? x : _mm512_maskz_mov_epi16(latent, x),
+                  v = kWhole ? y : _mm512_maskz_mov_epi16(latent, y);
     // unpack works in 128-bit lanes: of 32 dims the first tile holds {0–3, 8–11, 16–19, 24–27} and the second the others;
     // the end of `attend` puts them in order.
     _mm512_storeu_si512(values + 2 * step * 256, _mm512_unpacklo_epi16(u, v));
@@ -84,8 +85,8 @@ inline void take_pair(const Shape& s, const BF16* a, const BF16* b, BF16* copy_a
 // The rows of a block as A tiles, and their latent parts as B tiles [step of 32 keys][column tile][pair of keys][16 dims].
 // Past the block's end, up to a multiple of 32: zeros.
 template <bool kWhole>
-void gather(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, const Fp8Expander& expander, BF16* copies,
-            KeyTiles& keys, uint32_t* values) {
+void gather(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, const Fp8Expander& expander,
+            BF16* copies, KeyTiles& keys, uint32_t* values) {
   const KvLayout& layout = a.kv.cache->layout;
   const int64_t width = s.steps * kStep, columns = 2 * s.value_pairs, row_bytes = layout.latent_row_bytes();
   const bool fp8 = layout.format == LatentFormat::kFp8;
@@ -203,8 +204,7 @@ __m512 softmax(const float* score, int64_t stride, int64_t count, float scale, f
         const int64_t key = k + 2 * j + i;
         p[i] = _mm512_setzero_ps();
         if (key >= count) continue;
-        p[i] =
-            exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + key * stride), top), factor));
+        p[i] = exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + key * stride), top), factor));
         sum = _mm512_add_ps(sum, p[i]);
       }
       words[j] = bf16_words(p[0], p[1]);

@@ -150,8 +150,7 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2];
   const Tensor o = make(rows, heads * v_head_dim);
   const PromptShape shape{kv_b.cols, q_rope.dim[2], nope, v_head_dim};
-  const bool has_prompt_form =
-      kernels_.attend_prompt && !settings_.absorbed_only && kernels_.prompt_fits(shape, kv_b);
+  const bool has_prompt_form = kernels_.attend_prompt && !settings_.absorbed_only && kernels_.prompt_fits(shape, kv_b);
   // While all keys are selected anyway, sparse attention is dense.
   const int64_t dense_until = settings_.index_topk > 0 ? settings_.index_topk : std::numeric_limits<int64_t>::max();
 
@@ -167,7 +166,8 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   };
   int64_t t = 0;
   for (const Slice& slice : step_->slices) {
-    const int64_t count = has_prompt_form && slice.prompt ? std::clamp<int64_t>(dense_until - slice.start, 0, slice.count) : 0;
+    const int64_t count =
+        has_prompt_form && slice.prompt ? std::clamp<int64_t>(dense_until - slice.start, 0, slice.count) : 0;
     if (count > 0) {
       absorbed(t);
       attend_prompt(layer, q_nope.rows_at(t, count), q_rope.rows_at(t, count), kv_b, t, scale, o.rows_at(t, count));

@@ -95,7 +95,8 @@ Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
     }
   });
 
-  const int64_t inner_task = rows_per_task(inner_width, most_rows), panels = (inner_width + inner_task - 1) / inner_task;
+  const int64_t inner_task = rows_per_task(inner_width, most_rows),
+                panels = (inner_width + inner_task - 1) / inner_task;
   pool_.parallel_for(group_count * panels, 1, [&](int64_t begin, int64_t end, int worker) {
     Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
     for (int64_t task = begin; task < end; ++task) {

@@ -64,13 +64,15 @@ constexpr int64_t bit_matrix(std::initializer_list<int> bits_of_result) {
 // next to none, take the tables.
 class Fp8Block {
  public:
-  Fp8Block(bool fold, float scale) : exponent_(fold ? exponent_of(scale) : 0), raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent_ * 128))) {}
+  Fp8Block(bool fold, float scale)
+      : exponent_(fold ? exponent_of(scale) : 0), raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent_ * 128))) {}
 
   // 64 codes -> elements 0–31, 32–63
   void expand(__m512i codes, __m512i& first, __m512i& second) const {
     const __m512i size = _mm512_and_si512(codes, _mm512_set1_epi8(0x7f));
     // Normal: 8 ≤ size ≤ 0x7e.
-    const __mmask64 special = _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x76));
+    const __mmask64 special =
+        _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x76));
     if (__builtin_expect(special != 0, 0)) return Fp8Expander(exponent_).expand(codes, first, second);
     codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
     const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kHigh), 0x3c);
@@ -94,7 +96,8 @@ void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, boo
   const int64_t padded = round_up(count, 2 * kTile), width = panel.steps * kStep, used = std::min(width, w.cols - k0);
   constexpr int64_t kTileElements = kTileBytes / 2;
   for (int64_t j = count; j < padded; ++j)
-    for (int64_t s = 0; s < panel.steps; ++s) _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
+    for (int64_t s = 0; s < panel.steps; ++s)
+      _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(w.dtype));
   const int64_t ahead = (k0 + width < w.cols ? width : count * w.cols - k0) * element;
   if (w.dtype == DType::kBF16) {
@@ -103,7 +106,8 @@ void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, boo
       BF16* out = panel.row(j);
       for (int64_t s = 0; s < panel.steps; ++s) {
         _mm_prefetch(reinterpret_cast<const char*>(in + s * kStep) + ahead, _MM_HINT_T0);
-        _mm512_storeu_si512(out + s * kTileElements, _mm512_maskz_loadu_epi16(mask32(used - s * kStep), in + s * kStep));
+        _mm512_storeu_si512(out + s * kTileElements,
+                            _mm512_maskz_loadu_epi16(mask32(used - s * kStep), in + s * kStep));
       }
     }
     return;
@@ -114,7 +118,8 @@ void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, boo
     const __mmask64 high = left >= 128 ? ~__mmask64{0} : left <= 64 ? 0 : (__mmask64{1} << (left - 64)) - 1;
     for (int64_t j = 0; j < count;) {
       const int64_t block = (n + j) / kFp8Group, end = std::min(count, (block + 1) * kFp8Group - n);
-      const Fp8Block fp8(fold_scales && left > 0, left > 0 ? w.scale[block * w.scale_cols() + (k0 + k) / kFp8Group] : 1.0f);
+      const Fp8Block fp8(fold_scales && left > 0,
+                         left > 0 ? w.scale[block * w.scale_cols() + (k0 + k) / kFp8Group] : 1.0f);
       for (; j < end; ++j) {
         const E4M3* in = w.f8() + (n + j) * w.cols + k0 + k;
         BF16* out = panel.row(j) + k / kStep * kTileElements;
@@ -233,7 +238,8 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
   alignas(64) float block[4][kTile * kTile];
   static constexpr float kOne = 1.0f;
 
-  const auto run = [&](bool two, const Group& g0, const Group& g1, int64_t k0, const BF16* a0, const BF16* a1, int64_t n) {
+  const auto run = [&](bool two, const Group& g0, const Group& g1, int64_t k0, const BF16* a0, const BF16* a1,
+                       int64_t n) {
     const std::byte* b0 = g0.data + k0 * g0.step_bytes();
     const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
     if (is_split(x.format))

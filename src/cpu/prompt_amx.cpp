@@ -45,10 +45,11 @@ void make_keys(const PromptArgs& a, const Head& head, Arena& scratch) {
     for (int64_t strip = 0; strip < nope_strips; ++strip) {
       const float* rows = product.at(tile, strip);  // dims × keys: pairs of rows are the words
       for (int64_t j = 0; j < kTile / 2; ++j)
-        _mm512_storeu_si512(out + strip * 128 + j * kTile,
-                            bf16_words(_mm512_loadu_ps(rows + 2 * j * kTile), _mm512_loadu_ps(rows + (2 * j + 1) * kTile)));
+        _mm512_storeu_si512(out + strip * 128 + j * kTile, bf16_words(_mm512_loadu_ps(rows + 2 * j * kTile),
+                                                                      _mm512_loadu_ps(rows + (2 * j + 1) * kTile)));
     }
-    std::memcpy(out + nope_strips * 128, rope + tile * rope_steps * kTileBytes, static_cast<size_t>(rope_steps * kTileBytes));
+    std::memcpy(out + nope_strips * 128, rope + tile * rope_steps * kTileBytes,
+                static_cast<size_t>(rope_steps * kTileBytes));
   }
   for (int64_t step = 0; step < padded / kStep; ++step)
     for (int64_t t = 0; t < head.value_tiles; ++t) {
@@ -108,7 +109,8 @@ float softmax(const float* score, int64_t seen, int64_t width, float scale, floa
       p[i] = _mm512_maskz_mov_ps(mask, exp2_nonpositive(x));
       sum = _mm512_add_ps(sum, p[i]);
     }
-    _mm512_storeu_si512(prob + k / kStep * (kTileBytes / 2), reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));
+    _mm512_storeu_si512(prob + k / kStep * (kTileBytes / 2),
+                        reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));
   }
   best = _mm512_cvtss_f32(top);
   total = total * shrink + _mm512_reduce_add_ps(sum);
@@ -152,7 +154,8 @@ size_t prompt_key_bytes(const PromptShape& s) { return static_cast<size_t>(laten
 
 void pack_prompt_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys) {
   const KvLayout& layout = kv.cache->layout;
-  const int64_t rank = layout.rank, latent_steps = round_up(rank, kFp8Group) / kStep, rope_steps = layout.rope_dim / kStep;
+  const int64_t rank = layout.rank, latent_steps = round_up(rank, kFp8Group) / kStep,
+                rope_steps = layout.rope_dim / kStep;
   std::byte* rope = keys + latent_bytes(rank);
   const int64_t block = begin / kKeys * kKeys;
   const Fp8Expander expander;
@@ -216,11 +219,14 @@ void attend_prompt(const PromptArgs& a, Arena& scratch) {
         }
         _mm512_storeu_si512(q + ((i / kTile * head.steps + step) * kTile + i % kTile) * kStep, part);
       }
-    const auto sum_row = [&](int64_t i, int64_t v) { return sum + ((i / kTile) * head.value_tiles + v) * 256 + i % kTile * kTile; };
+    const auto sum_row = [&](int64_t i, int64_t v) {
+      return sum + ((i / kTile) * head.value_tiles + v) * 256 + i % kTile * kTile;
+    };
     for (int64_t i = 0; i < kQueries; ++i)
       for (int64_t v = 0; v < head.value_tiles; ++v)
-        _mm512_storeu_ps(sum_row(i, v), fresh || i >= count ? _mm512_setzero_ps()
-                                                            : _mm512_loadu_ps(a.out + (t + i) * a.out_stride + v * kTile));
+        _mm512_storeu_ps(sum_row(i, v), fresh || i >= count
+                                            ? _mm512_setzero_ps()
+                                            : _mm512_loadu_ps(a.out + (t + i) * a.out_stride + v * kTile));
     if (fresh) {
       std::fill_n(a.best + t, count, -std::numeric_limits<float>::max());
       std::fill_n(a.total + t, count, 0.0f);
@@ -230,7 +236,8 @@ void attend_prompt(const PromptArgs& a, Arena& scratch) {
       scores(q, head, k / kTile, width / kTile, score);
       std::memset(prob, 0, static_cast<size_t>(kQueries * kSpan) * sizeof(BF16));
       for (int64_t i = 0; i < count; ++i) {
-        const int64_t seen = std::clamp<int64_t>(a.first_position + t + i + 1 - a.key_begin - k, 0, std::min(kSpan, keys - k));
+        const int64_t seen =
+            std::clamp<int64_t>(a.first_position + t + i + 1 - a.key_begin - k, 0, std::min(kSpan, keys - k));
         if (seen == 0) continue;
         BF16* row = prob + i / kTile * (kSpan / kStep * kTileBytes / 2) + i % kTile * kStep;
         const float shrink = softmax(score + i * kSpan, seen, width, a.scale, a.best[t + i], a.total[t + i], row);
@@ -243,7 +250,8 @@ void attend_prompt(const PromptArgs& a, Arena& scratch) {
     for (int64_t i = 0; i < count; ++i) {
       const __m512 factor = _mm512_set1_ps(a.last ? 1.0f / a.total[t + i] : 1.0f);
       for (int64_t v = 0; v < head.value_tiles; ++v)
-        _mm512_storeu_ps(a.out + (t + i) * a.out_stride + v * kTile, _mm512_mul_ps(_mm512_loadu_ps(sum_row(i, v)), factor));
+        _mm512_storeu_ps(a.out + (t + i) * a.out_stride + v * kTile,
+                         _mm512_mul_ps(_mm512_loadu_ps(sum_row(i, v)), factor));
     }
   }
 }

@@ -64,7 +64,7 @@ struct TraceSettings {
   LatentFormat latent_format = LatentFormat::kBf16;
   int64_t chunk = 256;
   bool prompt_form = false;  // prefill as prompts are run (Slice::prompt), not in the form that decoding has too
-  int64_t decode_from = 0;  // 0: prefill all; N: prefill N tokens, then one by one
+  int64_t decode_from = 0;   // 0: prefill all; N: prefill N tokens, then one by one
   const TraceReplay* replay = nullptr;
 };
 

@@ -95,6 +95,10 @@ double attention_pair_flops(const ModelConfig& c) {
   return 2 * real(c.num_attention_heads) * real(2 * c.kv_lora_rank + c.qk_rope_head_dim);
 }
 
+double prompt_pair_flops(const ModelConfig& c) {
+  return 2 * real(c.num_attention_heads) * real(c.qk_nope_head_dim + c.qk_rope_head_dim + c.v_head_dim);
+}
+
 double indexer_pair_flops(const ModelConfig& c) { return 2 * real(c.index_n_heads) * real(c.index_head_dim); }
 
 double expected_distinct_experts(const ModelConfig& c, double tokens) {
@@ -111,16 +115,19 @@ StepWork step_work(const ModelConfig& c, const WorkSettings& settings, const Ste
   const double moe_layers = c.n_routed_experts > 0 ? layers - real(c.first_k_dense_replace) : 0;
 
   // Of one sequence: pairs of a query and a key.
-  double attended = 0, scored = 0;
+  double attended = 0, scored = 0, pair_flops = 0;
   for (int64_t visible = shape.start + 1; visible <= shape.start + shape.count; ++visible) {
-    attended += real(sparse ? std::min(visible, c.index_topk) : visible);
+    const double pairs = real(sparse ? std::min(visible, c.index_topk) : visible);
+    const bool prompt_form = shape.count > 1 && pairs == real(visible);
+    attended += pairs;
+    pair_flops += pairs * (prompt_form ? prompt_pair_flops(c) : attention_pair_flops(c));
     if (sparse && visible > c.index_topk) scored += real(visible);
   }
   const double all = real(shape.start + shape.count);  // rows of its cache
 
   StepWork work;
   work[WorkPart::kAttentionProjections] = product(attention_projections(c) * layers, rows);
-  work[WorkPart::kAttention] = {sequences * layers * attended * attention_pair_flops(c), 0,
+  work[WorkPart::kAttention] = {sequences * layers * pair_flops, 0,
                                 sequences * layers * std::min(attended, all) * real(layout.latent_row_bytes())};
   if (sparse) {
     work[WorkPart::kIndexerProjections] = product(indexer_projections(c) * layers, rows);

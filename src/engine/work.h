@@ -1,7 +1,8 @@
 // What a step of the model must at least do: floating-point operations and bytes read, by part of the model. Follows
 // from shapes alone; measured times are compared with it, and unmeasured ones predicted from it.
 //   projections  2 FLOP for every weight element that a token multiplies; weights are read once a step
-//   attention    absorbed form: 2·H·(2R + Dr) a query-key pair and layer, over the keys attended to
+//   attention    absorbed form: 2·H·(2R + Dr) a query-key pair and layer, over the keys attended to; rows of a prompt
+//                (several in a step) that attend to all they see: 2·H·(Dn + Dr + Dv), the un-absorbed form
 //   indexer      2·Hn·D a query-key pair and layer, over all visible keys; nothing while all of them are selected
 //   experts      with t tokens in a step, E·(1 − (1 − k/E)^t) distinct experts are read: routing taken as uniform
 //   caches       a row that a sequence's queries read counts once a step
@@ -58,7 +59,8 @@ struct WorkSettings {
 };
 
 // FLOPs a query-key pair and layer.
-double attention_pair_flops(const ModelConfig& config);
+double attention_pair_flops(const ModelConfig& config);  // absorbed
+double prompt_pair_flops(const ModelConfig& config);     // un-absorbed
 double indexer_pair_flops(const ModelConfig& config);
 
 // Of all routed experts of a layer, how many are expected to be chosen by at least one of `tokens` tokens.

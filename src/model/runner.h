@@ -17,7 +17,7 @@ namespace fathom {
 struct RunnerSettings {
   Isa isa = Isa::kPortable;
   Numerics numerics = Numerics::kW8A16;
-  bool reproducible = false;  // attention in one form everywhere: decoding has the bits of prefill
+  bool reproducible = false;     // attention in one form everywhere: decoding has the bits of prefill
   bool dense_attention = false;  // leave the indexer out: every query attends to all it sees
 };
 

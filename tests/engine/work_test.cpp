@@ -23,6 +23,7 @@ TEST(Work, PairsOfTheRealModel) {
   const ModelConfig c = real_config();
   EXPECT_EQ(indexer_pair_flops(c), 16'384);
   EXPECT_EQ(attention_pair_flops(c), 278'528);
+  EXPECT_EQ(prompt_pair_flops(c), 81'920);
 }
 
 TEST(Work, OneTokenOfTheRealModelReadsItsActiveWeightsOnce) {
@@ -64,6 +65,7 @@ TEST(Work, NothingIsScoredWhileAllKeysAreSelected) {
   const ModelConfig c = real_config();
   const StepWork all = step_work(c, {}, {.start = 0, .count = 2048});
   EXPECT_EQ(all[WorkPart::kIndexer].flops + all[WorkPart::kIndexer].bytes(), 0);
+  EXPECT_EQ(all[WorkPart::kAttention].flops, 61.0 * 2048 * 2049 / 2 * 81'920);
   const StepWork one_more = step_work(c, {}, {.start = 2000, .count = 49});
   EXPECT_EQ(one_more[WorkPart::kIndexer].flops, 61.0 * 2049 * 16'384);
 }
