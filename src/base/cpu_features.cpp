@@ -35,9 +35,11 @@ bool has_avx512() {
 }
 
 // Tiles are 8 KB of state per thread, which Linux keeps only for programs that asked.
-bool has_amx_bf16() {
+bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kGfni = 1u << 8;  // CPUID.7.0:ECX
+  if ((c & kGfni) == 0) return false;
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // CPUID.7.0:EDX
   if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
@@ -51,7 +53,7 @@ bool isa_supported(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::kAvx2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("f16c");
   if (isa == Isa::kAvx512) return has_avx512();
-  if (isa == Isa::kAmx) return has_avx512() && __builtin_cpu_supports("gfni") && has_amx_bf16();
+  if (isa == Isa::kAmx) return has_avx512() && has_amx();
 #endif
   return isa == Isa::kReference || isa == Isa::kPortable;
 }

@@ -199,8 +199,8 @@ TEST_P(Gemm, RowsDoNotDependOnTheirNeighbours) {
       for (auto rounding : {InputRounding::kBf16, InputRounding::kFp8, InputRounding::kExact}) {
         if (rounding == InputRounding::kExact && dtype != DType::kBF16) continue;
         const auto x = random.normals(m * k);
-        const auto of = [&](const std::vector<int32_t>& index) {
-          return gemm(GuardedRows(kernels(), rounding, dtype, x, m, k, index).packed, w.view);
+        const auto of = [&, weight = dtype](const std::vector<int32_t>& index) {
+          return gemm(GuardedRows(kernels(), rounding, weight, x, m, k, index).packed, w.view);
         };
         std::vector<float> alone;
         for (int32_t t = 0; t < m; ++t) {
