@@ -34,7 +34,7 @@ Tensor transformer(B& b, const ModelWeights& w) {
 // hidden (T, hidden) -> logits (rows wanted, V)
 template <typename B>
 Tensor head(B& b, const ModelWeights& w, Tensor hidden) {
-  return b.linear(b.gather(hidden, b.step().logit_rows), w.head);
+  return b.linear_exact(b.gather(hidden, b.step().logit_rows), w.head);  // every rounding here is seen in the answer
 }
 
 // Multi-token prediction (V3 report §2.2): from the state of position t and token t+1, what the head needs for token

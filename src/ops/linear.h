@@ -3,7 +3,7 @@
 // x̂ is how the input is rounded before it is multiplied:
 //   kBf16   x̂ = bf16(x)                                   FP8 and BF16 weights in w8a16, the default
 //   kFp8    x̂ = e4m3 per 1×128 group times its scale       FP8 weights in w8a8 (DeepSeek-V3 report §3.3)
-//   kExact  x̂ = x                                          router and indexer weights, which the model keeps in float32
+//   kExact  x̂ = x                                          router, indexer weights, head: where rounding is felt most
 // shapes    x (T,K) f32 · W (N,K) FP8 with 128×128 block scales, BF16 or F32 · y (T,N) f32
 // numerics  f32 accumulation. y[t,n] depends on row t of x and row n of W alone: not on T, on how rows are grouped or
 // on
