@@ -151,6 +151,18 @@ TEST_P(Attend, ShapesFormatsAndCounts) {
   }
 }
 
+// More keys than any kernel takes at a time: what came earlier is scaled down when a later block has the largest score.
+TEST_P(Attend, ManyBlocks) {
+  TestRandom random(8);
+  for (LatentFormat format : {LatentFormat::kBf16, LatentFormat::kFp8}) {
+    for (Shape shape : {Shape{7, 64, 32}, Shape{40, 64, 64}}) {
+      Problem problem(random, shape, format, 800);
+      ASSERT_NO_FATAL_FAILURE(expect_close(problem, identity(800), false, "all"));
+      ASSERT_NO_FATAL_FAILURE(expect_close(problem, choose_rows(random, 590, 800), true, "listed"));
+    }
+  }
+}
+
 TEST_P(Attend, ListingAllRowsIsNotListingThem) {
   TestRandom random(2);
   for (LatentFormat format : {LatentFormat::kBf16, LatentFormat::kFp8}) {

@@ -60,7 +60,16 @@ class PromptProblem {
     const Tensor q_n = Tensor::cube(q_nope_.data() + start * c_.heads * c_.nope, count, c_.heads, c_.nope);
     const Tensor q_r = Tensor::cube(q_rope_.data() + start * c_.heads * c_.rope, count, c_.heads, c_.rope);
     const float scale = 1 / std::sqrt(static_cast<float>(c_.nope + c_.rope));
-    return contents(backend.attention(0, q_n, q_r, weight_, c_.value, backend.all_visible(), scale));
+    if (c_.top_k == 0) return contents(backend.attention(0, q_n, q_r, weight_, c_.value, backend.all_visible(), scale));
+    // From top_k keys on, some are left out: the newest are taken.
+    std::vector<int32_t> index(static_cast<size_t>(count * c_.top_k)), kept(static_cast<size_t>(count));
+    for (int64_t t = 0; t < count; ++t) {
+      const int64_t visible = start + t + 1, n = std::min(visible, c_.top_k);
+      kept[static_cast<size_t>(t)] = static_cast<int32_t>(n);
+      for (int64_t i = 0; i < n; ++i)
+        index[static_cast<size_t>(t * c_.top_k + i)] = static_cast<int32_t>(visible - n + i);
+    }
+    return contents(backend.attention(0, q_n, q_r, weight_, c_.value, {index.data(), kept.data(), c_.top_k}, scale));
   }
   BackendSettings settings(Isa isa) const {
     BackendSettings s;
