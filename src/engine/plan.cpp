@@ -126,6 +126,10 @@ Hardware probe_hardware(ThreadPool& threads, Isa isa) {
   h.memory_bytes = machine.memory_bytes;
   h.bandwidth_gb_per_s = limits.stream_gb_per_s;
   h.peak_bf16_tflops = limits.peak_gflops * 1e-3;
+  if (isa == Isa::kAmx) {  // measured (docs/performance.md): tiles wait for their operands, and few rows do not fill them
+    h.bandwidth_efficiency = 0.65;
+    h.compute_efficiency = 0.13;
+  }
   return h;
 }
 

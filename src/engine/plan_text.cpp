@@ -124,8 +124,7 @@ void add_assumptions(std::string& out, const Plan& plan) {
        100 * h.bandwidth_efficiency, 100 * h.compute_efficiency);
   line(out, "    otherwise (bandwidth_efficiency, compute_efficiency).");
   line(out, "  - Experts are chosen uniformly: t tokens of a step need E·(1 − (1 − k/E)^t) of E.");
-  line(out, "  - Attention is computed in absorbed form{}, as fathom does.",
-       plan.sparse.empty() ? "" : ", sparse and dense alike");
+  line(out, "  - Attention of a prompt's rows is un-absorbed where all visible keys are attended to; otherwise absorbed.");
   line(out,
        "  - Prefill: one prompt at a time, {} tokens a step. Decode: every user has as many tokens as the position.",
        plan.input.settings.chunk);
