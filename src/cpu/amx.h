@@ -9,6 +9,7 @@
 
 #include <immintrin.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -60,6 +61,53 @@ class TileShapes {
     uint8_t rows[16] = {};
   } shape_;
 };
+
+// Tiles 0–3, the sums of a 2 × 2 product: (A 4, B 6), (A 4, B 7), (A 5, B 6), (A 5, B 7).
+[[maybe_unused]] inline void zero_sums() {
+  FATHOM_TILE_ZERO(0);
+  FATHOM_TILE_ZERO(1);
+  FATHOM_TILE_ZERO(2);
+  FATHOM_TILE_ZERO(3);
+}
+// `both`: the second column of tiles too.
+[[maybe_unused]] inline void load_sums(const float* c00, const float* c01, const float* c10, const float* c11,
+                                       bool both = true) {
+  FATHOM_TILE_LOAD(0, c00, 64);
+  FATHOM_TILE_LOAD(2, c10, 64);
+  if (!both) return;
+  FATHOM_TILE_LOAD(1, c01, 64);
+  FATHOM_TILE_LOAD(3, c11, 64);
+}
+[[maybe_unused]] inline void store_sums(float* c00, float* c01, float* c10, float* c11, int64_t row_bytes = 64,
+                                        bool both = true) {
+  FATHOM_TILE_STORE(0, c00, row_bytes);
+  FATHOM_TILE_STORE(2, c10, row_bytes);
+  if (!both) return;
+  FATHOM_TILE_STORE(1, c01, row_bytes);
+  FATHOM_TILE_STORE(3, c11, row_bytes);
+}
+
+// A matrix operand along K: its tile of step s begins at data + s · step_bytes.
+struct Operand {
+  const void* data;
+  int64_t step_bytes = kTileBytes, row_bytes = 64;
+  const std::byte* at(int64_t step) const { return static_cast<const std::byte*>(data) + step * step_bytes; }
+};
+
+// Sums += (a0 | a1) · (b0 | b1), step after step.
+[[maybe_unused]] inline void multiply_2x2(const Operand& a0, const Operand& a1, const Operand& b0, const Operand& b1,
+                                          int64_t steps) {
+  for (int64_t s = 0; s < steps; ++s) {
+    FATHOM_TILE_LOAD(4, a0.at(s), a0.row_bytes);
+    FATHOM_TILE_LOAD(5, a1.at(s), a1.row_bytes);
+    FATHOM_TILE_LOAD(6, b0.at(s), b0.row_bytes);
+    FATHOM_TILE_LOAD(7, b1.at(s), b1.row_bytes);
+    FATHOM_TILE_DP(0, 4, 6);
+    FATHOM_TILE_DP(2, 5, 6);
+    FATHOM_TILE_DP(1, 4, 7);
+    FATHOM_TILE_DP(3, 5, 7);
+  }
+}
 
 // r[i] lane j <-> r[j] lane i, for 32-bit lanes.
 [[maybe_unused]] inline void transpose16(__m512i (&r)[16]) {

@@ -137,10 +137,7 @@ void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint3
         a[i] = keys.tile[tile[i]];
         stride[i] = 2 * keys.stride[tile[i]];
       }
-      FATHOM_TILE_ZERO(0);
-      FATHOM_TILE_ZERO(1);
-      FATHOM_TILE_ZERO(2);
-      FATHOM_TILE_ZERO(3);
+      zero_sums();
       for (int64_t step = 0; step < s.steps; ++step) {
         FATHOM_TILE_LOAD(6, query + step * 256, 64);
         FATHOM_TILE_LOAD(4, a[0] + step * kStep, stride[0]);
@@ -152,10 +149,7 @@ void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint3
         FATHOM_TILE_LOAD(4, a[3] + step * kStep, stride[3]);
         FATHOM_TILE_DP(3, 4, 6);
       }
-      FATHOM_TILE_STORE(0, score + tile[0] * 256, 64);
-      FATHOM_TILE_STORE(1, score + tile[1] * 256, 64);
-      FATHOM_TILE_STORE(2, score + tile[2] * 256, 64);
-      FATHOM_TILE_STORE(3, score + tile[3] * 256, 64);
+      store_sums(score + tile[0] * 256, score + tile[1] * 256, score + tile[2] * 256, score + tile[3] * 256);
     }
     return;
   }
@@ -164,25 +158,11 @@ void scores(const Shape& s, const KeyTiles& keys, int64_t key_tiles, const uint3
     for (int64_t h = 0; h < s.head_tiles; h += 2) {
       const int64_t h1 = std::min(h + 1, s.head_tiles - 1);
       const uint32_t *b0 = query + h * s.steps * 256, *b1 = query + h1 * s.steps * 256;
-      FATHOM_TILE_ZERO(0);
-      FATHOM_TILE_ZERO(1);
-      FATHOM_TILE_ZERO(2);
-      FATHOM_TILE_ZERO(3);
-      for (int64_t step = 0; step < s.steps; ++step) {
-        FATHOM_TILE_LOAD(4, keys.tile[k] + step * kStep, 2 * keys.stride[k]);
-        FATHOM_TILE_LOAD(5, keys.tile[k1] + step * kStep, 2 * keys.stride[k1]);
-        FATHOM_TILE_LOAD(6, b0 + step * 256, 64);
-        FATHOM_TILE_LOAD(7, b1 + step * 256, 64);
-        FATHOM_TILE_DP(0, 4, 6);
-        FATHOM_TILE_DP(2, 5, 6);
-        FATHOM_TILE_DP(1, 4, 7);
-        FATHOM_TILE_DP(3, 5, 7);
-      }
+      zero_sums();
+      multiply_2x2({keys.tile[k], 64, 2 * keys.stride[k]}, {keys.tile[k1], 64, 2 * keys.stride[k1]}, {b0}, {b1},
+                   s.steps);
       float *c0 = score + k * kTile * s.heads, *c1 = score + k1 * kTile * s.heads;
-      FATHOM_TILE_STORE(0, c0 + h * kTile, 4 * s.heads);
-      FATHOM_TILE_STORE(2, c1 + h * kTile, 4 * s.heads);
-      FATHOM_TILE_STORE(1, c0 + h1 * kTile, 4 * s.heads);
-      FATHOM_TILE_STORE(3, c1 + h1 * kTile, 4 * s.heads);
+      store_sums(c0 + h * kTile, c0 + h1 * kTile, c1 + h * kTile, c1 + h1 * kTile, 4 * s.heads);
     }
   }
 }
@@ -226,25 +206,10 @@ void accumulate(const Shape& s, const BF16* prob, int64_t prob_steps, const uint
     const BF16 *a0 = prob + h * prob_steps * kTileBytes / 2, *a1 = a0 + prob_steps * kTileBytes / 2;
     for (int64_t col = 0; col < columns; col += 2) {
       float *c0 = sum + (h * columns + col) * 256, *c1 = c0 + row;
-      FATHOM_TILE_LOAD(0, c0, 64);
-      FATHOM_TILE_LOAD(1, c0 + 256, 64);
-      FATHOM_TILE_LOAD(2, c1, 64);
-      FATHOM_TILE_LOAD(3, c1 + 256, 64);
+      load_sums(c0, c0 + 256, c1, c1 + 256);
       const uint32_t* b = values + col * 256;
-      for (int64_t step = 0; step < steps; ++step) {
-        FATHOM_TILE_LOAD(4, a0 + step * kTileBytes / 2, 64);
-        FATHOM_TILE_LOAD(5, a1 + step * kTileBytes / 2, 64);
-        FATHOM_TILE_LOAD(6, b + step * row, 64);
-        FATHOM_TILE_LOAD(7, b + step * row + 256, 64);
-        FATHOM_TILE_DP(0, 4, 6);
-        FATHOM_TILE_DP(1, 4, 7);
-        FATHOM_TILE_DP(2, 5, 6);
-        FATHOM_TILE_DP(3, 5, 7);
-      }
-      FATHOM_TILE_STORE(0, c0, 64);
-      FATHOM_TILE_STORE(1, c0 + 256, 64);
-      FATHOM_TILE_STORE(2, c1, 64);
-      FATHOM_TILE_STORE(3, c1 + 256, 64);
+      multiply_2x2({a0}, {a1}, {b, 4 * row}, {b + 256, 4 * row}, steps);
+      store_sums(c0, c0 + 256, c1, c1 + 256);
     }
   }
   if (h == s.head_tiles) return;
@@ -252,10 +217,7 @@ void accumulate(const Shape& s, const BF16* prob, int64_t prob_steps, const uint
   for (int64_t col = 0; col < columns; col += 4) {
     const int64_t second = std::min(col + 2, columns - 2);  // past the end: the last pair again, from the same sums
     float *c0 = sum + (h * columns + col) * 256, *c1 = sum + (h * columns + second) * 256;
-    FATHOM_TILE_LOAD(0, c0, 64);
-    FATHOM_TILE_LOAD(1, c0 + 256, 64);
-    FATHOM_TILE_LOAD(2, c1, 64);
-    FATHOM_TILE_LOAD(3, c1 + 256, 64);
+    load_sums(c0, c0 + 256, c1, c1 + 256);
     for (int64_t step = 0; step < steps; ++step) {
       const uint32_t* b = values + step * row;
       FATHOM_TILE_LOAD(4, a + step * kTileBytes / 2, 64);
@@ -268,10 +230,7 @@ void accumulate(const Shape& s, const BF16* prob, int64_t prob_steps, const uint
       FATHOM_TILE_LOAD(6, b + second * 256 + 256, 64);
       FATHOM_TILE_DP(3, 4, 6);
     }
-    FATHOM_TILE_STORE(0, c0, 64);
-    FATHOM_TILE_STORE(1, c0 + 256, 64);
-    FATHOM_TILE_STORE(2, c1, 64);
-    FATHOM_TILE_STORE(3, c1 + 256, 64);
+    store_sums(c0, c0 + 256, c1, c1 + 256);
   }
 }
 

@@ -150,7 +150,7 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2];
   const Tensor o = make(rows, heads * v_head_dim);
   const PromptShape shape{kv_b.cols, q_rope.dim[2], nope, v_head_dim};
-  const bool has_prompt_form = kernels_.attend_prompt && !settings_.absorbed_only && kernels_.prompt_fits(shape, kv_b);
+  const bool has_prompt_form = kernels_.prompt && !settings_.absorbed_only && kernels_.prompt->fits(shape, kv_b);
   // While all keys are selected anyway, sparse attention is dense.
   const int64_t dense_until = settings_.index_topk > 0 ? settings_.index_topk : std::numeric_limits<int64_t>::max();
 
@@ -187,7 +187,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
   const PromptShape shape{kv_b.cols, q_rope.dim[2], q_nope.dim[2], value};
   const int64_t first_position = position_[static_cast<size_t>(first_row)], visible = first_position + rows;
   const KvRows kv = rows_of(layer, first_row);
-  std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt_key_bytes(shape));
+  std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt->key_bytes(shape));
   float* best = arena_.allocate<float>(static_cast<size_t>(heads * rows));
   float* total = arena_.allocate<float>(static_cast<size_t>(heads * rows));
   constexpr int64_t kPiece = 2 * kPackGroup;
@@ -195,7 +195,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
     const int64_t end = std::min(visible, begin + kPromptKeys);
     pool_.parallel_for((end - begin + kPiece - 1) / kPiece, 1, [&](int64_t from, int64_t to, int) {
       for (int64_t piece = from; piece < to; ++piece)
-        kernels_.pack_prompt_keys(kv, begin + piece * kPiece, std::min(end, begin + (piece + 1) * kPiece), keys);
+        kernels_.prompt->pack_keys(kv, begin + piece * kPiece, std::min(end, begin + (piece + 1) * kPiece), keys);
     });
     pool_.parallel_for(heads, 1, [&](int64_t from, int64_t to, int worker) {
       for (int64_t h = from; h < to; ++h) {
@@ -218,7 +218,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
         args.out = o.data + h * value;
         args.out_stride = o.stride[0];
         args.last = end == visible;
-        kernels_.attend_prompt(args, worker_arenas_[static_cast<size_t>(worker)]);
+        kernels_.prompt->attend(args, worker_arenas_[static_cast<size_t>(worker)]);
       }
     });
   }

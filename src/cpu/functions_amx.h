@@ -21,10 +21,7 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
 void gemm(const GemmArgs& args, Arena& scratch);
 void absorb(const AbsorbArgs& args, Arena& scratch);
 void attend(const AttendArgs& args, Arena& scratch);
-bool prompt_fits(const PromptShape& shape, const MatrixView& kv_b);
-size_t prompt_key_bytes(const PromptShape& shape);
-void pack_prompt_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* tile);
-void attend_prompt(const PromptArgs& args, Arena& scratch);
+extern const PromptKernels kPromptKernels;
 size_t index_query_bytes(int64_t heads, int64_t dim);
 void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);
 void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,

@@ -155,15 +155,13 @@ void multiply(const BF16* a0, const BF16* a1, const std::byte* b0, int64_t colum
   }
 }
 
-// total (16 weight rows, columns) += c · weight scale of the row · input scale of the column
-void add_scaled(const float* c, int64_t columns, const float* const* row_scale, const float* column_scale,
-                float* total) {
-  const __mmask16 mask = mask16(columns);
-  const __m512 x = column_scale ? _mm512_maskz_loadu_ps(mask, column_scale) : _mm512_set1_ps(1.0f);
+// total (16 weight rows, 16 columns) += c · weight scale of the row · input scale of the column. Beyond `columns`, undefined.
+void add_block(const float* c, int64_t columns, const float* row_scale, const float* column_scale, float* total) {
+  const __m512 x = column_scale ? _mm512_maskz_loadu_ps(mask16(columns), column_scale) : _mm512_set1_ps(1.0f);
   for (int64_t r = 0; r < kTile; ++r) {
-    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(*row_scale[r]), x);
-    _mm512_storeu_ps(total + r * kTile, _mm512_fmadd_ps(_mm512_maskz_loadu_ps(mask, c + r * columns), scale,
-                                                        _mm512_loadu_ps(total + r * kTile)));
+    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(row_scale[r]), x);
+    float* row = total + r * kTile;
+    _mm512_storeu_ps(row, _mm512_fmadd_ps(_mm512_loadu_ps(c + r * kTile), scale, _mm512_loadu_ps(row)));
   }
 }
 
@@ -235,8 +233,7 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
   float* c = scratch.allocate<float>(static_cast<size_t>(pairs * strips * 2 * kTile * kTile));
   const ArenaScope scope(scratch);
   BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * steps * kStep));
-  alignas(64) float block[4][kTile * kTile];
-  static constexpr float kOne = 1.0f;
+  alignas(64) float block[4][kTile * kTile] = {};
 
   const auto run = [&](bool two, const Group& g0, const Group& g1, int64_t k0, const BF16* a0, const BF16* a1,
                        int64_t n) {
@@ -254,22 +251,14 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
     const bool two = x.rows > kTile;
     const Group g0 = group_at(x, 0), g1 = two ? group_at(x, kTile) : Group{nullptr, kTile};
     const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
-    FATHOM_TILE_ZERO(0);
-    FATHOM_TILE_ZERO(1);
-    FATHOM_TILE_ZERO(2);
-    FATHOM_TILE_ZERO(3);
+    zero_sums();
     for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
       const int64_t n = std::min(steps, k_steps - k0);
       const Panel panel{expanded, n, n * kTileBytes / 2};
       expand_panel(w, n_begin, count, k0 * kStep, fold, panel);
       run(two, g0, g1, k0, panel.strip(0), panel.strip(1), n);
     }
-    FATHOM_TILE_STORE(0, c, 64);
-    FATHOM_TILE_STORE(2, c + 512, 64);
-    if (two) {
-      FATHOM_TILE_STORE(1, c + 256, 64);
-      FATHOM_TILE_STORE(3, c + 768, 64);
-    }
+    store_sums(c, c + 256, c + 512, c + 768, 64, two);
     return {c, strips};
   }
 
@@ -285,48 +274,29 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
       for (int64_t strip = 0; strip < strips; strip += 2) {
         float* tiles = c + (pair * strips + strip) * 2 * kTile * kTile;
         float *c00 = tiles, *c01 = tiles + 256, *c10 = tiles + 512, *c11 = tiles + 768;
-        if (scaled || k0 == 0) {
-          FATHOM_TILE_ZERO(0);
-          FATHOM_TILE_ZERO(1);
-          FATHOM_TILE_ZERO(2);
-          FATHOM_TILE_ZERO(3);
-        } else {
-          FATHOM_TILE_LOAD(0, c00, 64);
-          FATHOM_TILE_LOAD(2, c10, 64);
-          if (two) {
-            FATHOM_TILE_LOAD(1, c01, 64);
-            FATHOM_TILE_LOAD(3, c11, 64);
-          }
-        }
+        if (scaled || k0 == 0)
+          zero_sums();
+        else
+          load_sums(c00, c01, c10, c11, two);
         run(two, g0, g1, k0, panel.strip(strip), panel.strip(strip + 1), panel.steps);
         if (!scaled) {
-          FATHOM_TILE_STORE(0, c00, 64);
-          FATHOM_TILE_STORE(2, c10, 64);
-          if (two) {
-            FATHOM_TILE_STORE(1, c01, 64);
-            FATHOM_TILE_STORE(3, c11, 64);
-          }
+          store_sums(c00, c01, c10, c11, 64, two);
           continue;
         }
-        FATHOM_TILE_STORE(0, block[0], 4 * g0.columns);
-        FATHOM_TILE_STORE(2, block[2], 4 * g0.columns);
-        if (two) {
-          FATHOM_TILE_STORE(1, block[1], 4 * g1.columns);
-          FATHOM_TILE_STORE(3, block[3], 4 * g1.columns);
-        }
+        store_sums(block[0], block[1], block[2], block[3], 64, two);
         if (k0 == 0) std::memset(tiles, 0, 4 * kTileBytes);
         const int64_t k_block = k0 * kStep / kFp8Group;
         const float* x_scale = x.scale ? x.scale + k_block * x.rows + first : nullptr;
         for (int64_t half = 0; half < 2; ++half) {
-          const float* row_scale[kTile];
+          float row_scale[kTile];
           for (int64_t r = 0; r < kTile; ++r) {
             const int64_t row = n_begin + std::min((strip + half) * kTile + r, count - 1);
-            row_scale[r] = w.scale ? w.scale + row / kFp8Group * w.scale_cols() + k_block : &kOne;
+            row_scale[r] = w.scale ? w.scale[row / kFp8Group * w.scale_cols() + k_block] : 1.0f;
           }
-          add_scaled(block[2 * half], g0.columns, row_scale, x_scale, tiles + 512 * half);
+          add_block(block[2 * half], g0.columns, row_scale, x_scale, tiles + 512 * half);
           if (two)
-            add_scaled(block[2 * half + 1], g1.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
-                       tiles + 512 * half + 256);
+            add_block(block[2 * half + 1], g1.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
+                      tiles + 512 * half + 256);
         }
       }
     }

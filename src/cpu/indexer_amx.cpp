@@ -32,32 +32,15 @@ __m512 sum_lanes(const __m512 (&v)[16]) {
   return add(add(quads[0], quads[1]), add(quads[2], quads[3]));
 }
 
-// Products of 32 keys with all heads -> c (32, heads). Head tiles two by two; the last alone if their number is odd.
+// Products of 32 keys with all heads -> c (32, heads). Head tiles two by two.
 void multiply(const BF16* keys, int64_t steps, const std::byte* query, int64_t heads, float* c) {
-  const BF16 *a0 = keys, *a1 = keys + steps * kTileBytes / 2;
+  const BF16* second = keys + steps * kTileBytes / 2;
   for (int64_t h = 0; h < heads; h += 2 * kTile) {
-    const bool two = h + kTile < heads;
-    const std::byte *b0 = query + h / kTile * steps * kTileBytes, *b1 = b0 + steps * kTileBytes;
-    FATHOM_TILE_ZERO(0);
-    FATHOM_TILE_ZERO(1);
-    FATHOM_TILE_ZERO(2);
-    FATHOM_TILE_ZERO(3);
-    for (int64_t s = 0; s < steps; ++s) {
-      FATHOM_TILE_LOAD(4, a0 + s * kTileBytes / 2, 64);
-      FATHOM_TILE_LOAD(5, a1 + s * kTileBytes / 2, 64);
-      FATHOM_TILE_LOAD(6, b0 + s * kTileBytes, 64);
-      FATHOM_TILE_DP(0, 4, 6);
-      FATHOM_TILE_DP(2, 5, 6);
-      if (!two) continue;
-      FATHOM_TILE_LOAD(7, b1 + s * kTileBytes, 64);
-      FATHOM_TILE_DP(1, 4, 7);
-      FATHOM_TILE_DP(3, 5, 7);
-    }
-    FATHOM_TILE_STORE(0, c + h, 4 * heads);
-    FATHOM_TILE_STORE(2, c + kTile * heads + h, 4 * heads);
-    if (!two) continue;
-    FATHOM_TILE_STORE(1, c + h + kTile, 4 * heads);
-    FATHOM_TILE_STORE(3, c + kTile * heads + h + kTile, 4 * heads);
+    const int64_t h1 = std::min(h + kTile, heads - kTile);  // an odd last tile is done twice; both write the same
+    const auto head = [&](int64_t from) -> Operand { return {query + from / kTile * steps * kTileBytes}; };
+    zero_sums();
+    multiply_2x2({keys}, {second}, head(h), head(h1), steps);
+    store_sums(c + h, c + h1, c + kTile * heads + h, c + kTile * heads + h1, 4 * heads);
   }
 }
 

@@ -96,7 +96,7 @@ struct PromptArgs {
   const float* q_rope = nullptr;  // (rows, rope)
   int64_t q_nope_stride = 0, q_rope_stride = 0;
   int64_t rows = 0, first_position = 0;
-  const std::byte* keys = nullptr;  // prompt_key_bytes, packed by 16
+  const std::byte* keys = nullptr;  // PromptKernels::key_bytes
   int64_t key_begin = 0;            // a multiple of kPromptKeys
   int64_t key_count = 0;
   MatrixView kv_b;
@@ -107,6 +107,15 @@ struct PromptArgs {
   float* out = nullptr;                     // (rows, value)
   int64_t out_stride = 0;
   bool last = false;
+};
+
+// Un-absorbed attention. Only AMX has it: elsewhere the absorbed form serves prompts too, at 3.4 times the arithmetic a pair.
+struct PromptKernels {
+  bool (*fits)(const PromptShape& shape, const MatrixView& kv_b);
+  size_t (*key_bytes)(const PromptShape& shape);  // for a block of kPromptKeys
+  // Rows [begin, end) of a block of the cache, begin a multiple of 32 -> packed; `keys` is the block's start.
+  void (*pack_keys)(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys);
+  void (*attend)(const PromptArgs& args, Arena& scratch);
 };
 
 struct Kernels {
@@ -121,12 +130,7 @@ struct Kernels {
 
   // Attention.
   void (*attend)(const AttendArgs& args, Arena& scratch);
-  // Null where un-absorbed attention is not implemented; then the absorbed form serves everywhere.
-  bool (*prompt_fits)(const PromptShape& shape, const MatrixView& kv_b);
-  size_t (*prompt_key_bytes)(const PromptShape& shape);  // for a block of kPromptKeys
-  // Rows [begin, end) of a block of the cache, begin a multiple of kPromptKeys -> packed; `keys` is the block's start.
-  void (*pack_prompt_keys)(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys);
-  void (*attend_prompt)(const PromptArgs& args, Arena& scratch);
+  const PromptKernels* prompt = nullptr;  // tables without them attend in absorbed form everywhere
   // Indexer queries in the layout that the scoring loop wants.
   size_t (*index_query_bytes)(int64_t heads, int64_t dim);
   void (*pack_index_query)(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);

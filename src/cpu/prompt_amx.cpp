@@ -67,24 +67,11 @@ void make_keys(const PromptArgs& a, const Head& head, Arena& scratch) {
 // score (32, kSpan) = q · K for key tiles [first, first + tiles), an even number
 void scores(const BF16* q, const Head& head, int64_t first, int64_t tiles, float* score) {
   for (int64_t tile = 0; tile < tiles; tile += 2) {
-    FATHOM_TILE_ZERO(0);
-    FATHOM_TILE_ZERO(1);
-    FATHOM_TILE_ZERO(2);
-    FATHOM_TILE_ZERO(3);
-    for (int64_t s = 0; s < head.steps; ++s) {
-      FATHOM_TILE_LOAD(4, q + s * kTileBytes / 2, 64);
-      FATHOM_TILE_LOAD(5, q + (head.steps + s) * kTileBytes / 2, 64);
-      FATHOM_TILE_LOAD(6, head.k_tile(first + tile, s), 64);
-      FATHOM_TILE_LOAD(7, head.k_tile(first + tile + 1, s), 64);
-      FATHOM_TILE_DP(0, 4, 6);
-      FATHOM_TILE_DP(2, 5, 6);
-      FATHOM_TILE_DP(1, 4, 7);
-      FATHOM_TILE_DP(3, 5, 7);
-    }
-    FATHOM_TILE_STORE(0, score + tile * kTile, 4 * kSpan);
-    FATHOM_TILE_STORE(1, score + (tile + 1) * kTile, 4 * kSpan);
-    FATHOM_TILE_STORE(2, score + (kTile * kSpan + tile * kTile), 4 * kSpan);
-    FATHOM_TILE_STORE(3, score + (kTile * kSpan + (tile + 1) * kTile), 4 * kSpan);
+    zero_sums();
+    multiply_2x2({q}, {q + head.steps * kTileBytes / 2}, {head.k_tile(first + tile, 0)},
+                 {head.k_tile(first + tile + 1, 0)}, head.steps);
+    float *c0 = score + tile * kTile, *c1 = c0 + kTile * kSpan;
+    store_sums(c0, c0 + kTile, c1, c1 + kTile, 4 * kSpan);
   }
 }
 
@@ -122,37 +109,22 @@ void accumulate(const BF16* prob, const Head& head, int64_t first, int64_t steps
   constexpr int64_t kProbTile = kSpan / kStep * kTileBytes / 2;
   for (int64_t t = 0; t < head.value_tiles; t += 2) {
     float *c0 = sum + t * 256, *c1 = sum + (head.value_tiles + t) * 256;
-    FATHOM_TILE_LOAD(0, c0, 64);
-    FATHOM_TILE_LOAD(1, c0 + 256, 64);
-    FATHOM_TILE_LOAD(2, c1, 64);
-    FATHOM_TILE_LOAD(3, c1 + 256, 64);
-    for (int64_t s = 0; s < steps; ++s) {
-      FATHOM_TILE_LOAD(4, prob + s * kTileBytes / 2, 64);
-      FATHOM_TILE_LOAD(5, prob + kProbTile + s * kTileBytes / 2, 64);
-      FATHOM_TILE_LOAD(6, head.v_tile(first + s, t), 64);
-      FATHOM_TILE_LOAD(7, head.v_tile(first + s, t + 1), 64);
-      FATHOM_TILE_DP(0, 4, 6);
-      FATHOM_TILE_DP(2, 5, 6);
-      FATHOM_TILE_DP(1, 4, 7);
-      FATHOM_TILE_DP(3, 5, 7);
-    }
-    FATHOM_TILE_STORE(0, c0, 64);
-    FATHOM_TILE_STORE(1, c0 + 256, 64);
-    FATHOM_TILE_STORE(2, c1, 64);
-    FATHOM_TILE_STORE(3, c1 + 256, 64);
+    load_sums(c0, c0 + 256, c1, c1 + 256);
+    const int64_t step_bytes = head.value_tiles * kTileBytes;
+    multiply_2x2({prob}, {prob + kProbTile}, {head.v_tile(first, t), step_bytes},
+                 {head.v_tile(first, t + 1), step_bytes}, steps);
+    store_sums(c0, c0 + 256, c1, c1 + 256);
   }
 }
 
-}  // namespace
-
-bool prompt_fits(const PromptShape& s, const MatrixView& kv_b) {
+bool fits(const PromptShape& s, const MatrixView& kv_b) {
   return kv_b.dtype != DType::kF32 && s.nope % kStep == 0 && s.rope % kStep == 0 && s.value % kStep == 0 &&
          s.nope + s.value <= 256;
 }
 
-size_t prompt_key_bytes(const PromptShape& s) { return static_cast<size_t>(latent_bytes(s.rank) + kKeys * s.rope * 2); }
+size_t key_bytes(const PromptShape& s) { return static_cast<size_t>(latent_bytes(s.rank) + kKeys * s.rope * 2); }
 
-void pack_prompt_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys) {
+void pack_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys) {
   const KvLayout& layout = kv.cache->layout;
   const int64_t rank = layout.rank, latent_steps = round_up(rank, kFp8Group) / kStep,
                 rope_steps = layout.rope_dim / kStep;
@@ -187,7 +159,7 @@ void pack_prompt_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* k
   }
 }
 
-void attend_prompt(const PromptArgs& a, Arena& scratch) {
+void attend_rows(const PromptArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
   const PromptShape& s = a.shape;
   Head head;
@@ -255,5 +227,10 @@ void attend_prompt(const PromptArgs& a, Arena& scratch) {
     }
   }
 }
+
+}  // namespace
+
+const PromptKernels kPromptKernels = {
+    .fits = fits, .key_bytes = key_bytes, .pack_keys = pack_keys, .attend = attend_rows};
 
 }  // namespace fathom::cpu::amx
