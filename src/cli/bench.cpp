@@ -15,6 +15,7 @@
 #include "checkpoint/weight_store.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/options.h"
 #include "engine/bench_kernels.h"
 
 namespace fathom {
@@ -38,8 +39,8 @@ Result<int> measure(const BenchOptions& options) {
   FATHOM_TRY(settings.runner.isa, choose_isa());
   if (options.attention == "reference") settings.runner.isa = Isa::kReference;
   settings.runner.dense_attention = options.attention == "dense";
-  settings.runner.numerics = options.numerics == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16;
-  settings.latent_format = options.kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
+  settings.runner.numerics = numerics_from(options.numerics);
+  settings.latent_format = latent_format_from(options.kv);
   FATHOM_TRY(const auto store, WeightStore::open(options.model));
 
   // One progress line a part of the work: a new name ends the line before.
@@ -104,10 +105,7 @@ CLI::App* add_kernels(CLI::App& bench, CommandContext& context) {
       "  fathom bench kernels --filter 'attend|index_select'");
   command->add_option("--filter", options->settings.filter, "Only operations whose name this regular expression finds")
       ->type_name("REGEX");
-  command->add_option("--threads", options->settings.threads, "0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->type_name("N")
-      ->capture_default_str();
+  add_threads(*command, options->settings.threads);
   command->add_option("--repeat", options->settings.repeat, "Repetitions of each measurement; the median counts")
       ->check(CLI::Range(1, 1000))
       ->type_name("N")
@@ -162,18 +160,9 @@ void add_bench(CLI::App& app, CommandContext& context) {
       ->check(CLI::IsMember({"sparse", "dense", "reference"}))
       ->type_name("NAME")
       ->capture_default_str();
-  command->add_option("--numerics", options->numerics, "w8a16: activations in BF16; w8a8: in FP8 before FP8 layers")
-      ->check(CLI::IsMember({"w8a16", "w8a8"}))
-      ->type_name("NAME")
-      ->capture_default_str();
-  command->add_option("--kv", options->kv, "Rows of the latent cache: bf16 (exact), or fp8 (43 % smaller)")
-      ->check(CLI::IsMember({"bf16", "fp8"}))
-      ->type_name("NAME")
-      ->capture_default_str();
-  command->add_option("--threads", s.threads, "0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->type_name("N")
-      ->capture_default_str();
+  add_numerics(*command, options->numerics);
+  add_kv(*command, options->kv);
+  add_threads(*command, s.threads);
   command->add_option("--json", options->json, "Also write everything to this file")->type_name("FILE");
   command->add_option("--html", options->html, "Also write a page with curves to this file")->type_name("FILE");
   CLI::App* kernels = add_kernels(*command, context);

@@ -12,6 +12,33 @@ std::string default_model() {
 }
 }  // namespace
 
+void add_numerics(CLI::App& command, std::string& numerics) {
+  command.add_option("--numerics", numerics, "w8a16: activations in BF16; w8a8: in FP8 before FP8 layers")
+      ->check(CLI::IsMember({"w8a16", "w8a8"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+}
+
+Numerics numerics_from(const std::string& name) { return name == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16; }
+
+void add_kv(CLI::App& command, std::string& kv) {
+  command.add_option("--kv", kv, "Rows of the latent cache: bf16 (exact), or fp8 (43 % smaller)")
+      ->check(CLI::IsMember({"bf16", "fp8"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+}
+
+LatentFormat latent_format_from(const std::string& name) {
+  return name == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
+}
+
+void add_threads(CLI::App& command, int& threads) {
+  command.add_option("--threads", threads, "0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->type_name("N")
+      ->capture_default_str();
+}
+
 void EngineOptions::add_to(CLI::App& command, bool model_required) {
   CLI::Option* option =
       command.add_option("--model", model, "Checkpoint folder (config.json, *.safetensors, tokenizer.json)");
@@ -23,21 +50,13 @@ void EngineOptions::add_to(CLI::App& command, bool model_required) {
   command.add_option("--context", context, "Tokens of context to keep room for; 0: as many as the model was made for")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
-  command.add_option("--numerics", numerics, "w8a16: activations in BF16; w8a8: in FP8 before FP8 layers")
-      ->check(CLI::IsMember({"w8a16", "w8a8"}))
-      ->type_name("NAME")
-      ->capture_default_str();
-  command.add_option("--kv", kv, "Rows of the latent cache: bf16 (exact), or fp8 (43 % smaller)")
-      ->check(CLI::IsMember({"bf16", "fp8"}))
-      ->type_name("NAME")
-      ->capture_default_str();
-  command.add_option("--threads", threads, "0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->type_name("N")
-      ->capture_default_str();
-  command.add_flag("--reproducible", reproducible,
-                   "Attention in one form for prompts and answers: a token's logits have the same bits however it came\n"
-                   "into the context; prompts take longer (docs/performance.md)");
+  add_numerics(command, numerics);
+  add_kv(command, kv);
+  add_threads(command, threads);
+  command.add_flag(
+      "--reproducible", reproducible,
+      "Attention in one form for prompts and answers: a token's logits have the same bits however it came\n"
+      "into the context; prompts take longer (docs/performance.md)");
   command.add_option("--chunk", chunk, "Prompt tokens a step: changes speed and memory, never an answer")
       ->check(CLI::Range(1, 65536))
       ->type_name("N")
@@ -50,8 +69,8 @@ Result<std::unique_ptr<Engine>> EngineOptions::open() const {
   settings.context = context;
   settings.chunk = chunk;
   settings.reproducible = reproducible;
-  settings.numerics = numerics == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16;
-  settings.latent_format = kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
+  settings.numerics = numerics_from(numerics);
+  settings.latent_format = latent_format_from(kv);
   return Engine::open(model.empty() ? default_model() : model, settings);
 }
 

@@ -13,6 +13,13 @@
 
 namespace fathom {
 
+// Options that several commands spell alike, and what their values mean.
+void add_numerics(CLI::App& command, std::string& numerics);  // "w8a16", "w8a8"
+Numerics numerics_from(const std::string& name);
+void add_kv(CLI::App& command, std::string& kv);  // "bf16", "fp8"
+LatentFormat latent_format_from(const std::string& name);
+void add_threads(CLI::App& command, int& threads);
+
 // Which checkpoint, and how it is run.
 struct EngineOptions {
   std::string model;

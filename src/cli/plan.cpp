@@ -9,6 +9,7 @@
 #include "base/cpu_features.h"
 #include "base/thread_pool.h"
 #include "cli/command.h"
+#include "cli/options.h"
 
 namespace fathom {
 
@@ -30,7 +31,7 @@ Result<Hardware> find_hardware(const PlanOptions& options) {
 
 Result<int> plan(const PlanOptions& options) {
   PlanSettings settings = options.settings;
-  settings.latent_format = options.kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
+  settings.latent_format = latent_format_from(options.kv);
   FATHOM_TRY(const PlanInput input, read_plan_input(options.model, settings));
   FATHOM_TRY(Hardware hardware, find_hardware(options));
   if (options.price > 0) hardware.price_per_hour = options.price;
@@ -68,10 +69,7 @@ void add_plan(CLI::App& app, CommandContext& context) {
   command->add_option("--price", options->price, "Of an hour of the machine, instead of the file's")
       ->check(CLI::Range(0.0, 1e9))
       ->type_name("X");
-  command->add_option("--kv", options->kv, "Rows of the latent cache: bf16 (exact), or fp8 (43 % smaller)")
-      ->check(CLI::IsMember({"bf16", "fp8"}))
-      ->type_name("NAME")
-      ->capture_default_str();
+  add_kv(*command, options->kv);
   command->add_option("--chunk", s.chunk, "Prompt tokens a step")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 20))
       ->type_name("N")

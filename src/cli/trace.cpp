@@ -14,6 +14,7 @@
 #include "checkpoint/safetensors.h"
 #include "checkpoint/weight_store.h"
 #include "cli/command.h"
+#include "cli/options.h"
 #include "engine/kv_pool.h"
 #include "model/runner.h"
 
@@ -42,8 +43,8 @@ Result<int> trace(const TraceOptions& options) {
   settings.chunk = options.chunk;
   settings.prompt_form = options.prompt_form;
   settings.decode_from = options.decode_from;
-  settings.latent_format = options.kv == "fp8" ? LatentFormat::kFp8 : LatentFormat::kBf16;
-  settings.runner = {isa, options.numerics == "w8a8" ? Numerics::kW8A8 : Numerics::kW8A16};
+  settings.latent_format = latent_format_from(options.kv);
+  settings.runner = {isa, numerics_from(options.numerics)};
   settings.replay = replay ? &*replay : nullptr;
   ThreadPool threads(options.threads);
   FATHOM_TRY(const auto recording, run_trace(*store, threads, tokens, settings));
@@ -68,12 +69,8 @@ void add_trace(CLI::App& app, CommandContext& context) {
   command->add_option("--replay", options->replay,
                       "Force the selections and expert choices of this trace, so that numerics can be compared\n"
                       "without the jumps that a different choice makes");
-  command->add_option("--numerics", options->numerics, "w8a16: activations in BF16; w8a8: in FP8 before FP8 layers")
-      ->check(CLI::IsMember({"w8a16", "w8a8"}))
-      ->capture_default_str();
-  command->add_option("--kv", options->kv, "Latent cache rows: bf16, or fp8 (656 bytes for the real model)")
-      ->check(CLI::IsMember({"bf16", "fp8"}))
-      ->capture_default_str();
+  add_numerics(*command, options->numerics);
+  add_kv(*command, options->kv);
   command
       ->add_option("--decode-from", options->decode_from,
                    "Prefill this many tokens, decode the rest one by one (0: all prefill)")
@@ -85,9 +82,7 @@ void add_trace(CLI::App& app, CommandContext& context) {
   command->add_option("--chunk", options->chunk, "Prefill tokens a step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  add_threads(*command, options->threads);
   command->callback([options, &context] { context.action = [options] { return exit_code(trace(*options)); }; });
 }
 

@@ -5,24 +5,12 @@
 #include <iterator>
 #include <map>
 
+#include "base/text_lines.h"
 #include "engine/bench_report.h"
 
 namespace fathom {
 
 namespace {
-
-template <typename... Args>
-void line(std::string& out, fmt::format_string<Args...> format, Args&&... args) {
-  fmt::format_to(std::back_inserter(out), format, std::forward<Args>(args)...);
-  out.erase(out.find_last_not_of(' ') + 1);
-  out += '\n';
-}
-
-// Three significant digits, as many as a measurement deserves.
-std::string number(double x) {
-  if (x >= 99.95) return fmt::format("{:.0f}", x);
-  return x >= 9.995 ? fmt::format("{:.1f}", x) : x >= 0.9995 ? fmt::format("{:.2f}", x) : fmt::format("{:.3f}", x);
-}
 
 std::string percent(double part, double whole) { return whole > 0 ? fmt::format("{:.1f} %", 100 * part / whole) : "–"; }
 
@@ -40,10 +28,11 @@ void phase_row(std::string& out, const BenchReport& r, int64_t depth, std::strin
                const std::optional<PhaseReport>& phase) {
   if (!phase) return;
   const MachineLimits limits = r.limits();
-  line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", depth, name, number(phase->tokens_per_second()),
-       number(phase->ms_per_token()), number(phase->gflops()), number(phase->gb_per_s()),
-       percent(phase->gflops(), limits.peak_gflops), percent(phase->gb_per_s(), limits.stream_gb_per_s),
-       fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
+  append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", depth, name,
+              three_digits(phase->tokens_per_second()), three_digits(phase->ms_per_token()),
+              three_digits(phase->gflops()), three_digits(phase->gb_per_s()),
+              percent(phase->gflops(), limits.peak_gflops), percent(phase->gb_per_s(), limits.stream_gb_per_s),
+              fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
 }
 
 // One row an operation, one column a depth; what takes no hundredth anywhere is left out.
@@ -57,16 +46,16 @@ void operations(std::string& out, const BenchReport& r, std::string_view name,
       depths += fmt::format("{:>11}", d.depth);
     }
   if (phases.empty()) return;
-  line(out, "\n{:<18}{}", fmt::format("{}: ms a token", name), depths);
+  append_line(out, "\n{:<18}{}", fmt::format("{}: ms a token", name), depths);
   for (size_t i = 0; i < kOperationCount; ++i) {
     std::string cells;
     bool shown = false;
     for (const PhaseReport* p : phases) {
       const double share = p->profile.seconds[i] / p->seconds.median;
-      cells += fmt::format("{:>11}", number(share * p->ms_per_token()));
+      cells += fmt::format("{:>11}", three_digits(share * p->ms_per_token()));
       shown = shown || share >= 0.01;
     }
-    if (shown) line(out, "  {:<16}{}", operation_name(static_cast<Operation>(i)), cells);
+    if (shown) append_line(out, "  {:<16}{}", operation_name(static_cast<Operation>(i)), cells);
   }
 }
 
@@ -82,53 +71,55 @@ void compare_phases(std::string& out, int64_t depth, std::string_view name, cons
     const double n = static_cast<double>(p.tokens);
     return Spread{p.seconds.median / n, p.seconds.min / n, p.seconds.max / n};
   };
-  line(out, "{:>9}  {:<8}{:>12}{:>12}{:>9.2f}{}", depth, name, number(a->tokens_per_second()),
-       number(b->tokens_per_second()), ratio, overlap(by_token(*a), by_token(*b)) ? "  ~" : "");
+  append_line(out, "{:>9}  {:<8}{:>12}{:>12}{:>9.2f}{}", depth, name, three_digits(a->tokens_per_second()),
+              three_digits(b->tokens_per_second()), ratio, overlap(by_token(*a), by_token(*b)) ? "  ~" : "");
 }
 
 void note_difference(std::string& out, std::string_view what, const std::string& a, const std::string& b) {
-  if (a != b) line(out, "  {:<12}{}  →  {}", what, a, b);
+  if (a != b) append_line(out, "  {:<12}{}  →  {}", what, a, b);
 }
 
 }  // namespace
 
 std::string report_text(const BenchReport& r) {
   std::string out;
-  line(out, "{}", r.model);
-  line(out, "{}", what_was_run(r));
-  line(out, "{}, {} core{}", r.machine.cpu, r.machine.cores, r.machine.cores == 1 ? "" : "s");
-  line(out, "limits       before     after");
-  line(out, "  stream   {:>8}  {:>8}  GB/s", number(r.limits_before.stream_gb_per_s),
-       number(r.limits_after.stream_gb_per_s));
-  line(out, "  peak     {:>8}  {:>8}  GFLOP/s\n", number(r.limits_before.peak_gflops),
-       number(r.limits_after.peak_gflops));
+  append_line(out, "{}", r.model);
+  append_line(out, "{}", what_was_run(r));
+  append_line(out, "{}, {} core{}", r.machine.cpu, r.machine.cores, r.machine.cores == 1 ? "" : "s");
+  append_line(out, "limits       before     after");
+  append_line(out, "  stream   {:>8}  {:>8}  GB/s", three_digits(r.limits_before.stream_gb_per_s),
+              three_digits(r.limits_after.stream_gb_per_s));
+  append_line(out, "  peak     {:>8}  {:>8}  GFLOP/s\n", three_digits(r.limits_before.peak_gflops),
+              three_digits(r.limits_after.peak_gflops));
 
-  line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", "depth", "phase", "tokens/s", "ms/token",
-       "GFLOP/s", "GB/s", "% of peak", "% of stream", "spread");
+  append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", "depth", "phase", "tokens/s", "ms/token",
+              "GFLOP/s", "GB/s", "% of peak", "% of stream", "spread");
   for (const DepthReport& d : r.depths) {
     phase_row(out, r, d.depth, "prefill", d.prefill);
     phase_row(out, r, d.depth, "decode", d.decode);
   }
-  line(out,
-       "prefill of {} tokens, decode of {} × {} sequence{}, median of {} repetition{}; spread: (max − min) / median",
-       r.prompt, r.generate, r.batch, r.batch == 1 ? "" : "s", r.repeat, r.repeat == 1 ? "" : "s");
+  append_line(
+      out,
+      "prefill of {} tokens, decode of {} × {} sequence{}, median of {} repetition{}; spread: (max − min) / median",
+      r.prompt, r.generate, r.batch, r.batch == 1 ? "" : "s", r.repeat, r.repeat == 1 ? "" : "s");
   operations(out, r, "prefill", &DepthReport::prefill);
   operations(out, r, "decode", &DepthReport::decode);
 
-  line(out, "\nmemory");
-  line(out, "  weights    {:>10}  mapped", bytes(static_cast<double>(r.weight_bytes)));
-  line(out, "  cache      {:>10}  {} bytes a token, {} tokens",
-       bytes(static_cast<double>(r.cache_token_bytes) * static_cast<double>(r.cache_tokens)), r.cache_token_bytes,
-       r.cache_tokens);
-  line(out, "  scratch    {:>10}", bytes(static_cast<double>(r.scratch_bytes)));
-  line(out, "  resident   {:>10}  at most, mapped weights included", bytes(static_cast<double>(r.peak_resident_bytes)));
+  append_line(out, "\nmemory");
+  append_line(out, "  weights    {:>10}  mapped", bytes(static_cast<double>(r.weight_bytes)));
+  append_line(out, "  cache      {:>10}  {} bytes a token, {} tokens",
+              bytes(static_cast<double>(r.cache_token_bytes) * static_cast<double>(r.cache_tokens)),
+              r.cache_token_bytes, r.cache_tokens);
+  append_line(out, "  scratch    {:>10}", bytes(static_cast<double>(r.scratch_bytes)));
+  append_line(out, "  resident   {:>10}  at most, mapped weights included",
+              bytes(static_cast<double>(r.peak_resident_bytes)));
   return out;
 }
 
 std::string comparison_text(const BenchReport& a, const BenchReport& b) {
   std::string out;
-  line(out, "A  {}: {}", a.model, what_was_run(a));
-  line(out, "B  {}: {}", b.model, what_was_run(b));
+  append_line(out, "A  {}: {}", a.model, what_was_run(a));
+  append_line(out, "B  {}: {}", b.model, what_was_run(b));
   std::string differences;
   note_difference(differences, "machine", a.machine.cpu, b.machine.cpu);
   note_difference(differences, "prompt", std::to_string(a.prompt), std::to_string(b.prompt));
@@ -139,23 +130,23 @@ std::string comparison_text(const BenchReport& a, const BenchReport& b) {
                                           {"peak", &MachineLimits::peak_gflops, "GFLOP/s"}}) {
     const double from = a.limits().*limit, to = b.limits().*limit;
     if (std::max(from, to) > 1.05 * std::min(from, to))
-      line(differences, "  {:<12}{}  →  {} {}", name, number(from), number(to), unit);
+      append_line(differences, "  {:<12}{}  →  {} {}", name, three_digits(from), three_digits(to), unit);
   }
   if (!differences.empty()) out += "measured under different conditions:\n" + differences;
 
-  line(out, "\n{:>9}  {:<8}{:>12}{:>12}{:>9}", "depth", "phase", "A tokens/s", "B tokens/s", "B / A");
+  append_line(out, "\n{:>9}  {:<8}{:>12}{:>12}{:>9}", "depth", "phase", "A tokens/s", "B tokens/s", "B / A");
   std::map<int64_t, std::pair<const DepthReport*, const DepthReport*>> depths;
   for (const DepthReport& d : a.depths) depths[d.depth].first = &d;
   for (const DepthReport& d : b.depths) depths[d.depth].second = &d;
   for (const auto& [depth, pair] : depths) {
     if (!pair.first || !pair.second) {
-      line(out, "{:>9}  only in {}", depth, pair.first ? "A" : "B");
+      append_line(out, "{:>9}  only in {}", depth, pair.first ? "A" : "B");
       continue;
     }
     compare_phases(out, depth, "prefill", pair.first->prefill, pair.second->prefill);
     compare_phases(out, depth, "decode", pair.first->decode, pair.second->decode);
   }
-  line(out, "~  the ranges of the repetitions overlap: the difference may be chance");
+  append_line(out, "~  the ranges of the repetitions overlap: the difference may be chance");
   return out;
 }
 
