@@ -1,11 +1,11 @@
 # fathom_folder(NAME USES lib...): the static library fathom_NAME from src/NAME/*.cpp.
 # Kernel files named *_amx.cpp, *_avx512.cpp and *_avx2.cpp are compiled for that instruction set (x86-64 only); nothing else is.
-set(FATHOM_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512bf16 -mfma -mf16c)
+set(FATHOM_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512bf16 -mgfni -mfma -mf16c)
 # GCC 12 reports its own intrinsics headers as using uninitialised values (GCC bug 105593).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND FATHOM_AVX512_FLAGS -Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
-set(FATHOM_AMX_FLAGS ${FATHOM_AVX512_FLAGS} -mamx-tile -mamx-bf16 -mgfni)
+set(FATHOM_AMX_FLAGS ${FATHOM_AVX512_FLAGS} -mamx-tile -mamx-bf16)
 set(FATHOM_AVX2_FLAGS -mavx2 -mf16c)
 
 function(fathom_folder name)

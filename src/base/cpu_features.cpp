@@ -29,9 +29,12 @@ std::string_view isa_name(Isa isa) {
 #if defined(__x86_64__)
 namespace {
 bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-         __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512bf16");
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kGfni = 1u << 8;  // CPUID.7.0:ECX
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & kGfni) != 0 && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512bf16");
 }
 
 bool has_avx2() {
@@ -44,8 +47,6 @@ bool has_avx2() {
 bool has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  constexpr unsigned kGfni = 1u << 8;  // CPUID.7.0:ECX
-  if ((c & kGfni) == 0) return false;
   constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // CPUID.7.0:EDX
   if ((d & kAmxBf16) == 0 || (d & kAmxTile) == 0) return false;
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)

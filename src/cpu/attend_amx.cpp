@@ -4,6 +4,7 @@
 // Each score is one sum over the dims and each output one sum over the keys, in an order that depends on neither the other
 // heads nor on how many there are.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -90,7 +91,7 @@ void gather(const AttendArgs& a, const Shape& s, int64_t begin, int64_t count, c
   const KvLayout& layout = a.kv.cache->layout;
   const int64_t width = s.steps * kStep, columns = 2 * s.value_pairs, row_bytes = layout.latent_row_bytes();
   const bool fp8 = layout.format == LatentFormat::kFp8;
-  const auto position = [&](int64_t i) -> int64_t { return a.rows ? a.rows[begin + i] : begin + i; };
+  const auto position = [&](int64_t i) -> int64_t { return a.rows ? a.rows[begin + i] : a.first + begin + i; };
   for (int64_t k = 0; k < round_up(count, kStep); k += kTile) {
     // Rows that already lie one behind the other are used where they are.
     const int64_t first = k < count ? position(k) : 0;
@@ -291,6 +292,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
   for (int64_t h = 0; h < a.heads; ++h) {
+    a.log_sum[h] = best[h] * a.scale + std::log(total[h]);
     const __m512 inverse = _mm512_set1_ps(1.0f / total[h]);
     const float* rows = sum + h / kTile * columns * 256 + h % kTile * kTile;
     for (int64_t g = 0; g < s.value_pairs; ++g) {

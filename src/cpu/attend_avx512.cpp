@@ -4,6 +4,7 @@
 // Each score is one chain over the dims and each output one chain over the keys, whatever the tile shapes: a head's
 // result does not depend on which heads are computed with it.
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
@@ -182,7 +183,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
     block.count = std::min(kKeyBlock, a.count - begin);
     for (int64_t i = 0; i < block.count; ++i) {
-      const std::byte* row = a.kv.latent(a.rows ? a.rows[begin + i] : begin + i);
+      const std::byte* row = a.kv.latent(a.rows ? a.rows[begin + i] : a.first + begin + i);
       if (fp8) {
         BF16* out = expanded + i * (dims + 64);  // the expander writes up to 63 values past the latent
         expander.expand_row(reinterpret_cast<const E4M3*>(row), rank, out);
@@ -211,6 +212,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
   for (int64_t h = 0; h < a.heads; ++h) {
+    a.log_sum[h] = best[h] + std::log(total[h]);
     const __m512 inverse = _mm512_set1_ps(1.0f / total[h]);
     for (int64_t g = 0; g < groups; ++g) {
       const __m512 x = _mm512_loadu_ps(sum + h * width + 32 * g), y = _mm512_loadu_ps(sum + h * width + 32 * g + 16);

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 
 #include "tensor/dtypes.h"
 
@@ -42,22 +43,35 @@ constexpr Fp8Tables make_fp8_tables() {
 }
 alignas(64) constexpr Fp8Tables kFp8Tables = make_fp8_tables();
 
+// A matrix over GF(2), as the instruction wants it: byte 7 − i names the bits of the code that make bit i of the result.
+constexpr int64_t bit_matrix(std::initializer_list<int> bits_of_result) {
+  uint64_t m = 0;
+  int i = 0;
+  for (int bits : bits_of_result) m |= static_cast<uint64_t>(bits) << (8 * (7 - i++));
+  return static_cast<int64_t>(m);
+}
+
+// E4M3 -> BF16, times 2^exponent, |exponent| ≤ 100: exact. For normal codes every bit of the result is a sum over GF(2) of bits
+// of the code: the BF16 exponent E + 120 is b3 !b3 !b3 !b3 !b3 b2 b1 b0 for the bits of E. Registers with a zero, a subnormal
+// or a NaN, of which trained weights have next to none, take the tables.
 class Fp8Expander {
  public:
-  // Codes become value · 2^exponent, |exponent| ≤ 100: exact.
-  explicit Fp8Expander(int exponent = 0) : order_(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7)) {
-    scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low0_, high0_);
-    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low1_, high1_);
-  }
+  explicit Fp8Expander(int exponent = 0)
+      : exponent_(exponent), raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent * 128))) {}
 
   // 64 codes -> 64 BF16: elements 0–31 in `first`, 32–63 in `second`.
   void expand(__m512i codes, __m512i& first, __m512i& second) const {
-    codes = _mm512_permutexvar_epi64(order_, codes);  // so that the byte unpacking below leaves elements in order
-    const __m512i low = _mm512_permutex2var_epi8(low0_, codes, low1_);
-    const __m512i high = _mm512_or_si512(_mm512_permutex2var_epi8(high0_, codes, high1_),
-                                         _mm512_and_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80))));
-    first = _mm512_unpacklo_epi8(low, high);
-    second = _mm512_unpackhi_epi8(low, high);
+    const __m512i size = _mm512_and_si512(codes, _mm512_set1_epi8(0x7f));
+    // Normal: 8 ≤ size ≤ 0x7e.
+    const __mmask64 special =
+        _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x76));
+    codes =
+        _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);  // unpacking leaves them in order
+    if (__builtin_expect(special != 0, 0)) return by_table(codes, exponent_, first, second);
+    const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kHigh), 0x3c);
+    const __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kLow), 0);
+    first = _mm512_add_epi16(_mm512_unpacklo_epi8(low, high), raise_);
+    second = _mm512_add_epi16(_mm512_unpackhi_epi8(low, high), raise_);
   }
 
   // `count` codes -> BF16, zero-padded to a multiple of 64.
@@ -73,6 +87,22 @@ class Fp8Expander {
   }
 
  private:
+  // Code: s e3 e2 e1 e0 m2 m1 m0. Upper byte: s e3 !e3 !e3 !e3 !e3 e2 e1 (the constant 0x3c inverts). Lower: e0 m2 m1 m0 0000.
+  static constexpr int64_t kHigh = bit_matrix({0x10, 0x20, 0x40, 0x40, 0x40, 0x40, 0x40, 0x80});
+  static constexpr int64_t kLow = bit_matrix({0, 0, 0, 0, 0x01, 0x02, 0x04, 0x08});
+
+  // Any code: the low seven bits choose among 128 entries (two registers); the sign is or-ed in.
+  static __attribute__((noinline)) void by_table(__m512i codes, int exponent, __m512i& first, __m512i& second) {
+    __m512i high0, high1, low0, low1;
+    scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low0, high0);
+    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low1, high1);
+    const __m512i low = _mm512_permutex2var_epi8(low0, codes, low1);
+    const __m512i high = _mm512_or_si512(_mm512_permutex2var_epi8(high0, codes, high1),
+                                         _mm512_and_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80))));
+    first = _mm512_unpacklo_epi8(low, high);
+    second = _mm512_unpackhi_epi8(low, high);
+  }
+
   // The exponent's last bit is the top bit of the lower byte. `constant` entries (zero, NaN) stay as they are.
   static void scale_table(const uint8_t* low, const uint8_t* high, int exponent, __mmask64 constant, __m512i& low_out,
                           __m512i& high_out) {
@@ -86,7 +116,8 @@ class Fp8Expander {
     high_out = _mm512_mask_mov_epi8(raised, constant, h);
   }
 
-  __m512i high0_, high1_, low0_, low1_, order_;
+  int exponent_;
+  __m512i raise_;
 };
 
 [[maybe_unused]] inline __mmask32 mask32(int64_t count) {

@@ -1,6 +1,7 @@
 #include "cpu/backend.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <utility>
@@ -12,6 +13,8 @@ namespace fathom::cpu {
 namespace {
 // Rows per task of the row-wise operations: a row is tens of kilobytes of work, enough to pay for being handed out.
 constexpr int64_t kRowGrain = 4;
+// Heads that the kernels of attention take at once: a task's heads begin at a multiple of it.
+constexpr int64_t kHeadGroup = 16;
 }  // namespace
 
 Backend::Backend(BackendSettings settings, ThreadPool& pool)
@@ -151,8 +154,10 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   const Tensor o = make(rows, heads * v_head_dim);
   const PromptShape shape{kv_b.cols, q_rope.dim[2], nope, v_head_dim};
   const bool has_prompt_form = kernels_.prompt && !settings_.absorbed_only && kernels_.prompt->fits(shape, kv_b);
-  // While all keys are selected anyway, sparse attention is dense.
-  const int64_t dense_until = settings_.index_topk > 0 ? settings_.index_topk : std::numeric_limits<int64_t>::max();
+  // While all keys are selected anyway, sparse attention is dense; and for a while after, computing what a mask then drops
+  // takes less time than gathering the selected rows does.
+  const int64_t prompt_until = settings_.index_topk > 0 ? std::max(settings_.index_topk, settings_.masked_until)
+                                                        : std::numeric_limits<int64_t>::max();
 
   int64_t absorbed_from = 0;  // rows of the step from here on, up to t, wait for the absorbed form
   const auto absorbed = [&](int64_t end) {
@@ -167,10 +172,11 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   int64_t t = 0;
   for (const Slice& slice : step_->slices) {
     const int64_t count =
-        has_prompt_form && slice.prompt ? std::clamp<int64_t>(dense_until - slice.start, 0, slice.count) : 0;
+        has_prompt_form && slice.prompt ? std::clamp<int64_t>(prompt_until - slice.start, 0, slice.count) : 0;
     if (count > 0) {
       absorbed(t);
-      attend_prompt(layer, q_nope.rows_at(t, count), q_rope.rows_at(t, count), kv_b, t, scale, o.rows_at(t, count));
+      attend_prompt(layer, q_nope.rows_at(t, count), q_rope.rows_at(t, count), kv_b, selection, t, scale,
+                    o.rows_at(t, count));
       absorbed_from = t + count;
     }
     t += slice.count;
@@ -179,14 +185,34 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   return o;
 }
 
-void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t first_row,
-                            float scale, Tensor o) {
+void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b,
+                            const Selection& selection, int64_t first_row, float scale, Tensor o) {
   const Timed time = timed(Operation::kAttend);
   const ArenaScope temporaries(arena_);
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], value = o.cols() / heads;
   const PromptShape shape{kv_b.cols, q_rope.dim[2], q_nope.dim[2], value};
   const int64_t first_position = position_[static_cast<size_t>(first_row)], visible = first_position + rows;
   const KvRows kv = rows_of(layer, first_row);
+  // The selection as bits, for rows that do not attend to all they see.
+  const int64_t words = (visible + 63) / 64;
+  const uint64_t** selected = arena_.allocate<const uint64_t*>(static_cast<size_t>(rows));
+  uint64_t* bits = nullptr;
+  for (int64_t i = 0; i < rows; ++i) {
+    const bool all = selection.count[first_row + i] == first_position + i + 1;
+    if (!all && !bits) bits = arena_.allocate<uint64_t>(static_cast<size_t>((rows - i) * words)) - i * words;
+    selected[i] = all ? nullptr : bits + i * words;
+  }
+  if (bits) {
+    pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        if (!selected[i]) continue;
+        const int64_t t = first_row + i;
+        std::fill_n(bits + i * words, words, 0);
+        for (int64_t s : std::span(selection.index + t * selection.stride, static_cast<size_t>(selection.count[t])))
+          bits[i * words + s / 64] |= uint64_t{1} << s % 64;
+      }
+    });
+  }
   std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt->key_bytes(shape));
   float* best = arena_.allocate<float>(static_cast<size_t>(heads * rows));
   float* total = arena_.allocate<float>(static_cast<size_t>(heads * rows));
@@ -207,6 +233,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
         args.q_rope_stride = q_rope.stride[0];
         args.rows = rows;
         args.first_position = first_position;
+        args.selected = selected;
         args.keys = keys;
         args.key_begin = begin;
         args.key_count = end - begin;
@@ -237,24 +264,93 @@ Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim
   return y;
 }
 
+// A row's keys are taken in parts, joined at the end by their shares of the whole sum. How many depends on the number of keys
+// alone, so that a row has the same bits whether its parts are done by one thread or by many.
+Backend::KeyParts Backend::key_parts(int64_t count) {
+  constexpr int64_t kLeast = 512, kMost = 16;  // keys that pay for a task; parts, whose results wait in memory
+  const int64_t parts = std::clamp<int64_t>(count / kLeast, 1, kMost);
+  const int64_t size = (count + parts - 1) / parts;
+  return {(count + size - 1) / size, size};
+}
+
 Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale,
                        int64_t first_row) {
   const Timed time = timed(Operation::kAttend);
-  const int64_t rows = q_latent.rows(), heads = q_latent.dim[1];
-  // With fewer rows than threads, a row's heads are shared out. A head's result does not depend on the cut.
-  const int64_t parts = std::clamp<int64_t>((2 * pool_.threads() + rows - 1) / rows, 1, (heads + 15) / 16);
-  const int64_t per_part = ((heads + parts - 1) / parts + 15) / 16 * 16;
-  pool_.parallel_for(rows * parts, 1, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t i = task / parts, h = task % parts * per_part, t = first_row + i;
-      if (h >= heads) continue;
-      const bool all = selection.count[t] == position_[static_cast<size_t>(t)] + 1;
-      kernels_.attend(
-          {q_latent.at(i, h), q_latent.stride[1], q_rope.at(i, h), q_rope.stride[1], std::min(per_part, heads - h),
-           rows_of(layer, t), all ? nullptr : selection.index + t * selection.stride, selection.count[t], scale,
-           q_latent.at(i, h), q_latent.stride[1]},
-          worker_arenas_[static_cast<size_t>(worker)]);
+  const ArenaScope temporaries(arena_);
+  const int64_t rows = q_latent.rows(), heads = q_latent.dim[1], rank = q_latent.dim[2];
+  int64_t most_parts = 1;
+  for (int64_t i = 0; i < rows; ++i) most_parts = std::max(most_parts, key_parts(selection.count[first_row + i]).count);
+  // With fewer rows than threads, a row's keys are shared out, and then its heads: those of a task share the rows it reads.
+  const int64_t wanted = (2 * pool_.threads() + rows - 1) / rows;
+  const int64_t key_tasks = wanted > 1 ? most_parts : 1;
+  const int64_t most_groups = (heads + kHeadGroup - 1) / kHeadGroup;
+  const int64_t at_once = most_groups / std::clamp<int64_t>((wanted + key_tasks - 1) / key_tasks, 1, most_groups);
+  const int64_t group = at_once * kHeadGroup, head_tasks = (heads + group - 1) / group;
+
+  const auto attend_part = [&](int64_t i, int64_t h, int64_t part, const PartResults& results, Arena& scratch) {
+    const int64_t t = first_row + i, count = selection.count[t], size = key_parts(count).size;
+    const bool all = count == position_[static_cast<size_t>(t)] + 1;
+    AttendArgs args;
+    args.q_latent = q_latent.at(i, h);
+    args.q_latent_stride = q_latent.stride[1];
+    args.q_rope = q_rope.at(i, h);
+    args.q_rope_stride = q_rope.stride[1];
+    args.heads = std::min(group, heads - h);
+    args.kv = rows_of(layer, t);
+    args.first = all ? part * size : 0;
+    args.rows = all ? nullptr : selection.index + t * selection.stride + part * size;
+    args.count = std::min(size, count - part * size);
+    args.scale = scale;
+    args.out = results.out + part * group * rank;
+    args.out_stride = rank;
+    args.log_sum = results.log_sum + part * group;
+    kernels_.attend(args, scratch);
+  };
+  const auto join = [&](int64_t i, int64_t h, const PartResults& results) {
+    const int64_t parts = key_parts(selection.count[first_row + i]).count;
+    for (int64_t g = 0; g < std::min(group, heads - h); ++g) {
+      float* out = q_latent.at(i, h + g);
+      float most = results.log_sum[g], sum = 0;
+      for (int64_t part = 1; part < parts; ++part) most = std::max(most, results.log_sum[part * group + g]);
+      for (int64_t part = 0; part < parts; ++part) sum += std::exp(results.log_sum[part * group + g] - most);
+      std::fill_n(out, rank, 0.0f);
+      for (int64_t part = 0; part < parts; ++part)
+        kernels_.add_weighted(std::exp(results.log_sum[part * group + g] - most) / sum,
+                              results.out + (part * group + g) * rank, rank, out);
     }
+  };
+  const auto make_results = [&](int64_t tasks, Arena& arena) -> PartResults {
+    return {arena.allocate<float>(static_cast<size_t>(tasks * most_parts * group * rank)),
+            arena.allocate<float>(static_cast<size_t>(tasks * most_parts * group))};
+  };
+  const int64_t tasks = rows * head_tasks;
+  if (key_tasks == 1) {
+    pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+      Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t i = task / head_tasks, h = task % head_tasks * group;
+        const ArenaScope scope(scratch);
+        const PartResults results = make_results(1, scratch);
+        const int64_t parts = key_parts(selection.count[first_row + i]).count;
+        for (int64_t part = 0; part < parts; ++part) attend_part(i, h, part, results, scratch);
+        join(i, h, results);
+      }
+    });
+    return q_latent;
+  }
+  const PartResults all_results = make_results(tasks, arena_);
+  const auto results_of = [&](int64_t task) -> PartResults {
+    return {all_results.out + task * most_parts * group * rank, all_results.log_sum + task * most_parts * group};
+  };
+  pool_.parallel_for(tasks * key_tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t n = begin; n < end; ++n) {
+      const int64_t task = n / key_tasks, part = n % key_tasks, i = task / head_tasks, h = task % head_tasks * group;
+      if (part >= key_parts(selection.count[first_row + i]).count) continue;
+      attend_part(i, h, part, results_of(task), worker_arenas_[static_cast<size_t>(worker)]);
+    }
+  });
+  pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t task = begin; task < end; ++task) join(task / head_tasks, task % head_tasks * group, results_of(task));
   });
   return q_latent;
 }

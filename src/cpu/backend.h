@@ -55,8 +55,16 @@ class Backend : public BackendBase {
   int64_t rows_per_task(int64_t rows, int64_t input_rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);
-  void attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t first_row,
-                     float scale, Tensor o);
+  void attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, const Selection& selection,
+                     int64_t first_row, float scale, Tensor o);
+  struct KeyParts {
+    int64_t count, size;
+  };
+  static KeyParts key_parts(int64_t count);
+  struct PartResults {
+    float* out;      // (parts, heads of a task, rank)
+    float* log_sum;  // (parts, heads of a task)
+  };
   void project_values_into(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, Tensor y);
   Tensor run_groups(Tensor x, std::span<const ExpertGroup> groups);
 

@@ -5,7 +5,6 @@
 //   any other scales                  a sum per block of 128, times its scale, added to the total
 #include <algorithm>
 #include <cstring>
-#include <initializer_list>
 
 #include "cpu/amx.h"
 #include "cpu/functions_amx.h"
@@ -16,16 +15,14 @@ namespace fathom::cpu::amx {
 
 namespace {
 
-// An expanded panel. With many input rows it is 256 KB of L2, high and short: 32 rows by 512 are 32 KB of B, which stay in L1
-// while all strips of the panel pass by. With few, 8 KB that never leave L1: then the weights' way from memory is all that
+// An expanded panel. With many input rows it is 256 KB of L2, and its depth such that 32 input rows of it (32 KB) and 32 weight
+// rows do most of their way within L1. With few, 8 KB that never leave L1: then the weights' way from memory is all that
 // counts. Blocks with scales of their own are summed one by one.
 struct PanelShape {
   int64_t height, depth;
 };
-PanelShape panel_shape(bool scaled, int64_t input_rows) {
-  const bool few = input_rows <= 2 * kTile;
-  return {few ? 32 : 256, scaled ? kFp8Group : few ? 128 : 512};
-}
+bool is_few(const PackedRows& x) { return x.rows <= 2 * kTile; }
+PanelShape panel_shape(bool scaled, bool few) { return {few ? 32 : 256, scaled || few ? kFp8Group : 512}; }
 
 bool is_split(RowFormat format) { return format == RowFormat::kBf16Split; }
 int64_t planes_of(RowFormat format) { return is_split(format) ? 3 : 1; }
@@ -51,57 +48,20 @@ struct Panel {
   BF16* row(int64_t j) const { return data + j / kTile * strip_elements + j % kTile * kStep; }
 };
 
-// A matrix over GF(2), as the instruction wants it: byte 7 − i names the bits of the code that make bit i of the result.
-constexpr int64_t bit_matrix(std::initializer_list<int> bits_of_result) {
-  uint64_t m = 0;
-  int i = 0;
-  for (int bits : bits_of_result) m |= static_cast<uint64_t>(bits) << (8 * (7 - i++));
-  return static_cast<int64_t>(m);
-}
-
-// E4M3 -> BF16, times 2^exponent. For normal codes every bit of the result is a sum over GF(2) of bits of the code: the BF16
-// exponent E + 120 is b3 !b3 !b3 !b3 !b3 b2 b1 b0 for the bits of E. Zeros, subnormals and NaN, of which trained weights have
-// next to none, take the tables.
-class Fp8Block {
- public:
-  Fp8Block(bool fold, float scale)
-      : exponent_(fold ? exponent_of(scale) : 0), raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent_ * 128))) {}
-
-  // 64 codes -> elements 0–31, 32–63
-  void expand(__m512i codes, __m512i& first, __m512i& second) const {
-    const __m512i size = _mm512_and_si512(codes, _mm512_set1_epi8(0x7f));
-    // Normal: 8 ≤ size ≤ 0x7e.
-    const __mmask64 special =
-        _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x76));
-    if (__builtin_expect(special != 0, 0)) return Fp8Expander(exponent_).expand(codes, first, second);
-    codes = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);
-    const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kHigh), 0x3c);
-    const __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kLow), 0);
-    first = _mm512_add_epi16(_mm512_unpacklo_epi8(low, high), raise_);
-    second = _mm512_add_epi16(_mm512_unpackhi_epi8(low, high), raise_);
-  }
-
- private:
-  // Code: s e3 e2 e1 e0 m2 m1 m0. Upper byte: s e3 !e3 !e3 !e3 !e3 e2 e1 (the constant 0x3c inverts). Lower: e0 m2 m1 m0 0000.
-  static constexpr int64_t kHigh = bit_matrix({0x10, 0x20, 0x40, 0x40, 0x40, 0x40, 0x40, 0x80});
-  static constexpr int64_t kLow = bit_matrix({0, 0, 0, 0, 0x01, 0x02, 0x04, 0x08});
-
-  int exponent_;
-  __m512i raise_;
-};
-
-// Rows [n, n + count) of w along [k0, k0 + 32 · steps), in BF16; zeros past the matrix and up to a multiple of 32 rows. While a
-// row is expanded, what will be wanted next is on its way: the same row further on, or, at its end, the row `count` further.
-void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel) {
-  const int64_t padded = round_up(count, 2 * kTile), width = panel.steps * kStep, used = std::min(width, w.cols - k0);
+// Rows [begin, end) of a panel, which holds rows [n, n + count) of w along [k0, k0 + 32 · steps), in BF16; zeros past the matrix.
+// While a row is expanded, what will be wanted next is on its way: the same row further on, or, at its end, the row `count`
+// further.
+void expand_rows(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel,
+                 int64_t begin, int64_t end) {
+  const int64_t width = panel.steps * kStep, used = std::min(width, w.cols - k0), last = std::min(end, count);
   constexpr int64_t kTileElements = kTileBytes / 2;
-  for (int64_t j = count; j < padded; ++j)
+  for (int64_t j = std::max(begin, count); j < end; ++j)
     for (int64_t s = 0; s < panel.steps; ++s)
       _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(w.dtype));
   const int64_t ahead = (k0 + width < w.cols ? width : count * w.cols - k0) * element;
   if (w.dtype == DType::kBF16) {
-    for (int64_t j = 0; j < count; ++j) {
+    for (int64_t j = begin; j < last; ++j) {
       const BF16* in = w.bf16() + (n + j) * w.cols + k0;
       BF16* out = panel.row(j);
       for (int64_t s = 0; s < panel.steps; ++s) {
@@ -116,11 +76,11 @@ void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, boo
     const int64_t left = used - k;
     const __mmask64 low = left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
     const __mmask64 high = left >= 128 ? ~__mmask64{0} : left <= 64 ? 0 : (__mmask64{1} << (left - 64)) - 1;
-    for (int64_t j = 0; j < count;) {
-      const int64_t block = (n + j) / kFp8Group, end = std::min(count, (block + 1) * kFp8Group - n);
-      const Fp8Block fp8(fold_scales && left > 0,
-                         left > 0 ? w.scale[block * w.scale_cols() + (k0 + k) / kFp8Group] : 1.0f);
-      for (; j < end; ++j) {
+    for (int64_t j = begin; j < last;) {
+      const int64_t block = (n + j) / kFp8Group, block_end = std::min(last, (block + 1) * kFp8Group - n);
+      const bool fold = fold_scales && left > 0;
+      const Fp8Expander fp8(fold ? exponent_of(w.scale[block * w.scale_cols() + (k0 + k) / kFp8Group]) : 0);
+      for (; j < block_end; ++j) {
         const E4M3* in = w.f8() + (n + j) * w.cols + k0 + k;
         BF16* out = panel.row(j) + k / kStep * kTileElements;
         _mm_prefetch(reinterpret_cast<const char*>(in) + ahead, _MM_HINT_T0);
@@ -134,24 +94,136 @@ void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, boo
   }
 }
 
-// Two strips of the panel times one or two groups of input rows, over `steps`; C stays in tiles 0–3.
+// All rows, up to a multiple of 32.
+void expand_panel(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel) {
+  expand_rows(w, n, count, k0, fold_scales, panel, 0, round_up(count, 2 * kTile));
+}
+
+// One or two groups of input rows: the columns of a 2 × 2 product.
+struct GroupPair {
+  Group first, second;
+  bool two;
+};
+GroupPair pair_at(const PackedRows& x, int64_t pair) {
+  const int64_t row = pair * 2 * kTile;
+  const bool two = row + kTile < x.rows;
+  return {group_at(x, row), two ? group_at(x, row + kTile) : Group{nullptr, kTile}, two};
+}
+
+// 32 weight rows as A tiles: expanded, or as they lie in a BF16 matrix.
+struct Strips {
+  const BF16 *first, *second;
+  int64_t step_elements = kTileBytes / 2, row_bytes = 64;
+};
+
 template <bool kTwoGroups, bool kSplit>
-void multiply(const BF16* a0, const BF16* a1, const std::byte* b0, int64_t columns0, const std::byte* b1,
-              int64_t columns1, int64_t plane_steps, int64_t steps) {
+void multiply_steps(const Strips& a, const GroupPair& b, int64_t k_step, int64_t plane_steps, int64_t steps) {
+  const int64_t columns0 = b.first.columns, columns1 = b.second.columns;
   for (int64_t s = 0; s < steps; ++s) {
-    FATHOM_TILE_LOAD(4, a0 + s * kTileBytes / 2, 64);
-    FATHOM_TILE_LOAD(5, a1 + s * kTileBytes / 2, 64);
+    FATHOM_TILE_LOAD(4, a.first + s * a.step_elements, a.row_bytes);
+    FATHOM_TILE_LOAD(5, a.second + s * a.step_elements, a.row_bytes);
     for (int64_t plane = 0; plane < (kSplit ? 3 : 1); ++plane) {
-      const int64_t at = plane * plane_steps + s;
-      FATHOM_TILE_LOAD(6, b0 + at * columns0 * 64, 4 * columns0);
+      const int64_t at = plane * plane_steps + k_step + s;
+      FATHOM_TILE_LOAD(6, b.first.data + at * columns0 * 64, 4 * columns0);
       FATHOM_TILE_DP(0, 4, 6);
       FATHOM_TILE_DP(2, 5, 6);
       if constexpr (kTwoGroups) {
-        FATHOM_TILE_LOAD(7, b1 + at * columns1 * 64, 4 * columns1);
+        FATHOM_TILE_LOAD(7, b.second.data + at * columns1 * 64, 4 * columns1);
         FATHOM_TILE_DP(1, 4, 7);
         FATHOM_TILE_DP(3, 5, 7);
       }
     }
+  }
+}
+
+// Sums in tiles 0–3 += A · B over `steps` steps of A from its begin, and of x from k_step.
+void multiply(const PackedRows& x, const Strips& a, const GroupPair& b, int64_t k_step, int64_t steps) {
+  const int64_t plane_steps = steps_of(x.k);
+  if (is_split(x.format))
+    b.two ? multiply_steps<true, true>(a, b, k_step, plane_steps, steps)
+          : multiply_steps<false, true>(a, b, k_step, plane_steps, steps);
+  else
+    b.two ? multiply_steps<true, false>(a, b, k_step, plane_steps, steps)
+          : multiply_steps<false, false>(a, b, k_step, plane_steps, steps);
+}
+
+// A tile of sums has a weight row per row; y wants an input row per row.
+void store_transposed(const float* tile, const GemmArgs& a, int64_t input_row, int64_t weight_row) {
+  __m512i rows[kTile];
+  for (int64_t r = 0; r < kTile; ++r) rows[r] = _mm512_loadu_si512(tile + r * kTile);
+  transpose16(rows);
+  const __mmask16 mask = mask16(a.n_count - weight_row);
+  for (int64_t i = 0; i < std::min(kTile, a.x.rows - input_row); ++i)
+    _mm512_mask_storeu_epi32(a.y + (input_row + i) * a.y_stride + weight_row, mask, rows[i]);
+}
+
+// Scales of powers of two are folded into the expanded weights, unless the inputs have scales too.
+bool folds_scales(const PackedRows& x, const MatrixView& w) {
+  return w.dtype == DType::kF8E4M3 && w.pow2_scale && !x.scale;
+}
+bool has_block_sums(const PackedRows& x, const MatrixView& w) {
+  return x.scale || (w.dtype == DType::kF8E4M3 && !folds_scales(x, w));
+}
+
+// Few input rows, no block sums: sums stay in their tiles along all of K. Expanding is the vector units' work, multiplying the
+// tiles': while a panel is multiplied, the next one is expanded, some of its rows between two steps.
+void multiply_few(const GemmArgs& a, Arena& scratch) {
+  const ArenaScope scope(scratch);
+  constexpr int64_t kRows = 2 * kTile;
+  const MatrixView& w = a.w;
+  const bool fold = folds_scales(a.x, w);
+  const int64_t k_steps = steps_of(w.cols), depth = std::min(panel_shape(false, true).depth / kStep, k_steps);
+  const int64_t across = (k_steps + depth - 1) / depth, panels = across * ((a.n_count + kRows - 1) / kRows);
+  BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(2 * kRows * depth * kStep));
+  float* sums = scratch.allocate<float>(4 * kTile * kTile);
+
+  struct Piece {
+    int64_t n, count, k_step;
+    Panel panel;
+    bool in_place;  // BF16 tiles that lie whole in the matrix need no expanding
+  };
+  const auto piece_at = [&](int64_t i) -> Piece {
+    const int64_t n = i / across * kRows, count = std::min(kRows, a.n_count - n), k_step = i % across * depth;
+    const int64_t steps = std::min(depth, k_steps - k_step);
+    const bool in_place = w.dtype == DType::kBF16 && count == kRows && (k_step + steps) * kStep <= w.cols;
+    return {n, count, k_step, {expanded + i % 2 * kRows * depth * kStep, steps, steps * kTileBytes / 2}, in_place};
+  };
+  const auto prepare = [&](const Piece& p, int64_t begin, int64_t end) {
+    if (!p.in_place) return expand_rows(w, a.n_begin + p.n, p.count, p.k_step * kStep, fold, p.panel, begin, end);
+    for (int64_t j = begin; j < end; ++j)
+      for (int64_t s = 0; s < p.panel.steps; ++s)
+        _mm_prefetch(reinterpret_cast<const char*>(w.bf16() + (a.n_begin + p.n + j) * w.cols + (p.k_step + s) * kStep),
+                     _MM_HINT_T0);
+  };
+  const auto strips_of = [&](const Piece& p) -> Strips {
+    if (!p.in_place) return {p.panel.strip(0), p.panel.strip(1)};
+    const BF16* first = w.bf16() + (a.n_begin + p.n) * w.cols + p.k_step * kStep;
+    return {first, first + kTile * w.cols, kStep, 2 * w.cols};
+  };
+
+  const GroupPair pair = pair_at(a.x, 0);
+  const TileShapes shapes(kTile, kTile, pair.first.columns, pair.second.columns);
+  Piece piece = piece_at(0);
+  prepare(piece, 0, kRows);
+  for (int64_t i = 0; i < panels; ++i) {
+    const bool more = i + 1 < panels;
+    const Piece next = more ? piece_at(i + 1) : piece;
+    Strips strips = strips_of(piece);
+    const int64_t steps = piece.panel.steps;
+    if (piece.k_step == 0) zero_sums();
+    for (int64_t s = 0; s < steps; ++s) {
+      multiply(a.x, strips, pair, piece.k_step + s, 1);
+      strips.first += strips.step_elements;
+      strips.second += strips.step_elements;
+      if (more) prepare(next, s * kRows / steps, (s + 1) * kRows / steps);
+    }
+    if (piece.k_step + steps == k_steps) {
+      store_sums(sums, sums + 256, sums + 512, sums + 768, 64, pair.two);
+      for (int64_t strip = 0; strip < 2; ++strip)
+        for (int64_t g = 0; g < (pair.two ? 2 : 1); ++g)
+          store_transposed(sums + (2 * strip + g) * 256, a, g * kTile, piece.n + strip * kTile);
+    }
+    piece = next;
   }
 }
 
@@ -226,76 +298,45 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
 }
 
 ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_begin, int64_t count, Arena& scratch) {
-  const bool fp8 = w.dtype == DType::kF8E4M3, fold = fp8 && w.pow2_scale && !x.scale;
-  const bool scaled = (fp8 && !fold) || x.scale;
-  const int64_t k_steps = steps_of(w.cols), steps = std::min(panel_shape(scaled, x.rows).depth / kStep, k_steps);
+  const bool fold = folds_scales(x, w), scaled = has_block_sums(x, w);
+  const int64_t k_steps = steps_of(w.cols), depth = std::min(panel_shape(scaled, is_few(x)).depth / kStep, k_steps);
   const int64_t pairs = (x.rows + 2 * kTile - 1) / (2 * kTile), strips = round_up(count, 2 * kTile) / kTile;
   float* c = scratch.allocate<float>(static_cast<size_t>(pairs * strips * 2 * kTile * kTile));
   const ArenaScope scope(scratch);
-  BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * steps * kStep));
+  BF16* expanded = scratch.allocate<BF16>(static_cast<size_t>(strips * kTile * depth * kStep));
   alignas(64) float block[4][kTile * kTile] = {};
-
-  const auto run = [&](bool two, const Group& g0, const Group& g1, int64_t k0, const BF16* a0, const BF16* a1,
-                       int64_t n) {
-    const std::byte* b0 = g0.data + k0 * g0.step_bytes();
-    const std::byte* b1 = two ? g1.data + k0 * g1.step_bytes() : nullptr;
-    if (is_split(x.format))
-      two ? multiply<true, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n)
-          : multiply<false, true>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n);
-    else
-      two ? multiply<true, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n)
-          : multiply<false, false>(a0, a1, b0, g0.columns, b1, g1.columns, k_steps, n);
-  };
-
-  if (!scaled && pairs == 1 && strips == 2) {  // decoding: C stays in its tiles from end to end
-    const bool two = x.rows > kTile;
-    const Group g0 = group_at(x, 0), g1 = two ? group_at(x, kTile) : Group{nullptr, kTile};
-    const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
-    zero_sums();
-    for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
-      const int64_t n = std::min(steps, k_steps - k0);
-      const Panel panel{expanded, n, n * kTileBytes / 2};
-      expand_panel(w, n_begin, count, k0 * kStep, fold, panel);
-      run(two, g0, g1, k0, panel.strip(0), panel.strip(1), n);
-    }
-    store_sums(c, c + 256, c + 512, c + 768, 64, two);
-    return {c, strips};
-  }
-
-  for (int64_t k0 = 0; k0 < k_steps; k0 += steps) {
-    const int64_t panel_steps = std::min(steps, k_steps - k0);
-    const Panel panel{expanded, panel_steps, panel_steps * kTileBytes / 2};
-    expand_panel(w, n_begin, count, k0 * kStep, fold, panel);
-    for (int64_t pair = 0; pair < pairs; ++pair) {
-      const int64_t first = pair * 2 * kTile;
-      const bool two = first + kTile < x.rows;
-      const Group g0 = group_at(x, first), g1 = two ? group_at(x, first + kTile) : Group{nullptr, kTile};
-      const TileShapes shapes(kTile, kTile, g0.columns, g1.columns);
+  for (int64_t k_step = 0; k_step < k_steps; k_step += depth) {
+    const int64_t steps = std::min(depth, k_steps - k_step);
+    const Panel panel{expanded, steps, steps * kTileBytes / 2};
+    expand_panel(w, n_begin, count, k_step * kStep, fold, panel);
+    for (int64_t p = 0; p < pairs; ++p) {
+      const GroupPair pair = pair_at(x, p);
+      const TileShapes shapes(kTile, kTile, pair.first.columns, pair.second.columns);
       for (int64_t strip = 0; strip < strips; strip += 2) {
-        float* tiles = c + (pair * strips + strip) * 2 * kTile * kTile;
+        float* tiles = c + (p * strips + strip) * 2 * kTile * kTile;
         float *c00 = tiles, *c01 = tiles + 256, *c10 = tiles + 512, *c11 = tiles + 768;
-        if (scaled || k0 == 0)
+        if (scaled || k_step == 0)
           zero_sums();
         else
-          load_sums(c00, c01, c10, c11, two);
-        run(two, g0, g1, k0, panel.strip(strip), panel.strip(strip + 1), panel.steps);
+          load_sums(c00, c01, c10, c11, pair.two);
+        multiply(x, {panel.strip(strip), panel.strip(strip + 1)}, pair, k_step, panel.steps);
         if (!scaled) {
-          store_sums(c00, c01, c10, c11, 64, two);
+          store_sums(c00, c01, c10, c11, 64, pair.two);
           continue;
         }
-        store_sums(block[0], block[1], block[2], block[3], 64, two);
-        if (k0 == 0) std::memset(tiles, 0, 4 * kTileBytes);
-        const int64_t k_block = k0 * kStep / kFp8Group;
-        const float* x_scale = x.scale ? x.scale + k_block * x.rows + first : nullptr;
+        store_sums(block[0], block[1], block[2], block[3], 64, pair.two);
+        if (k_step == 0) std::memset(tiles, 0, 4 * kTileBytes);
+        const int64_t k_block = k_step * kStep / kFp8Group;
+        const float* x_scale = x.scale ? x.scale + k_block * x.rows + p * 2 * kTile : nullptr;
         for (int64_t half = 0; half < 2; ++half) {
           float row_scale[kTile];
           for (int64_t r = 0; r < kTile; ++r) {
             const int64_t row = n_begin + std::min((strip + half) * kTile + r, count - 1);
             row_scale[r] = w.scale ? w.scale[row / kFp8Group * w.scale_cols() + k_block] : 1.0f;
           }
-          add_block(block[2 * half], g0.columns, row_scale, x_scale, tiles + 512 * half);
-          if (two)
-            add_block(block[2 * half + 1], g1.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
+          add_block(block[2 * half], pair.first.columns, row_scale, x_scale, tiles + 512 * half);
+          if (pair.two)
+            add_block(block[2 * half + 1], pair.second.columns, row_scale, x_scale ? x_scale + kTile : nullptr,
                       tiles + 512 * half + 256);
         }
       }
@@ -305,28 +346,18 @@ ProductTiles product_tiles(const PackedRows& x, const MatrixView& w, int64_t n_b
 }
 
 void gemm(const GemmArgs& a, Arena& scratch) {
-  if (a.x.format == RowFormat::kF32) {
-    gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
-    return;
-  }
-  const int64_t height = panel_shape(false, a.x.rows).height;
+  if (a.x.format == RowFormat::kF32)
+    return gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y,
+                    a.y_stride);
+  const bool scaled = has_block_sums(a.x, a.w);
+  if (is_few(a.x) && !scaled) return multiply_few(a, scratch);
+  const int64_t height = panel_shape(scaled, is_few(a.x)).height;
   for (int64_t n = 0; n < a.n_count; n += height) {
     const ArenaScope scope(scratch);
-    const int64_t count = std::min(height, a.n_count - n);
-    const ProductTiles product = product_tiles(a.x, a.w, a.n_begin + n, count, scratch);
-    // A weight row per row; y wants an input row per row.
-    for (int64_t t = 0; t < a.x.rows; t += kTile) {
-      const int64_t columns = std::min(kTile, a.x.rows - t);
-      for (int64_t strip = 0; strip < product.strips; ++strip) {
-        const float* tile = product.at(t / kTile, strip);
-        __m512i rows[kTile];
-        for (int64_t r = 0; r < kTile; ++r) rows[r] = _mm512_loadu_si512(tile + r * kTile);
-        transpose16(rows);
-        const __mmask16 mask = mask16(count - strip * kTile);
-        for (int64_t i = 0; i < columns; ++i)
-          _mm512_mask_storeu_epi32(a.y + (t + i) * a.y_stride + n + strip * kTile, mask, rows[i]);
-      }
-    }
+    const ProductTiles product = product_tiles(a.x, a.w, a.n_begin + n, std::min(height, a.n_count - n), scratch);
+    for (int64_t t = 0; t < a.x.rows; t += kTile)
+      for (int64_t strip = 0; strip < product.strips; ++strip)
+        store_transposed(product.at(t / kTile, strip), a, t, n + strip * kTile);
   }
 }
 

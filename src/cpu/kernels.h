@@ -67,7 +67,7 @@ struct AbsorbArgs {
   int64_t y_stride = 0;
 };
 
-// One query, some heads (ops/attention.h). out may be q_latent's memory.
+// One query, some heads, some keys (ops/attention.h).
 struct AttendArgs {
   const float* q_latent = nullptr;  // (heads, rank)
   int64_t q_latent_stride = 0;
@@ -75,11 +75,13 @@ struct AttendArgs {
   int64_t q_rope_stride = 0;
   int64_t heads = 0;
   KvRows kv;
-  const int32_t* rows = nullptr;  // rising; null: rows [0, count)
-  int64_t count = 0;              // ≥ 1
+  const int32_t* rows = nullptr;  // rising; null: rows [first, first + count)
+  int64_t first = 0;
+  int64_t count = 0;  // ≥ 1
   float scale = 1;
   float* out = nullptr;  // (heads, rank)
   int64_t out_stride = 0;
+  float* log_sum = nullptr;  // (heads): log Σ_s e^(scaled score), by which results over parts of the keys are joined
 };
 
 // Un-absorbed attention (ops/attention.h): keys and values of a head are made from the latent rows, for many queries at
@@ -96,6 +98,8 @@ struct PromptArgs {
   const float* q_rope = nullptr;  // (rows, rope)
   int64_t q_nope_stride = 0, q_rope_stride = 0;
   int64_t rows = 0, first_position = 0;
+  // Of each row: bit s says whether it attends to position s; null: to all up to its own.
+  const uint64_t* const* selected = nullptr;
   const std::byte* keys = nullptr;  // PromptKernels::key_bytes
   int64_t key_begin = 0;            // a multiple of kPromptKeys
   int64_t key_count = 0;

@@ -125,7 +125,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
     const int64_t count = std::min(kKeyBlock, a.count - begin);
     for (int64_t i = 0; i < count; ++i) {
-      const int64_t s = a.rows ? a.rows[begin + i] : begin + i;
+      const int64_t s = a.rows ? a.rows[begin + i] : a.first + begin + i;
       ref::read_latent_row(a.kv, s, keys + i * width, keys + i * width + rank);
     }
     for (int64_t h = 0; h < a.heads; ++h) {
@@ -146,8 +146,10 @@ void attend(const AttendArgs& a, Arena& scratch) {
       }
     }
   }
-  for (int64_t h = 0; h < a.heads; ++h)
+  for (int64_t h = 0; h < a.heads; ++h) {
+    a.log_sum[h] = best[h] + std::log(total[h]);
     for (int64_t r = 0; r < rank; ++r) a.out[h * a.out_stride + r] = sum[h * rank + r] / total[h];
+  }
 }
 
 // Packed query: weights (H), then codes (H,D), all f32.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <vector>
 
 #include "cpu/backend.h"
@@ -17,7 +18,7 @@ namespace fathom::cpu {
 namespace {
 
 struct PromptCase {
-  int64_t rank, rope, nope, value, heads, tokens, top_k;
+  int64_t rank, rope, nope, value, heads, tokens, top_k, masked_until;
   DType dtype;
   bool pow2;
   LatentFormat format;
@@ -61,13 +62,17 @@ class PromptProblem {
     const Tensor q_r = Tensor::cube(q_rope_.data() + start * c_.heads * c_.rope, count, c_.heads, c_.rope);
     const float scale = 1 / std::sqrt(static_cast<float>(c_.nope + c_.rope));
     if (c_.top_k == 0) return contents(backend.attention(0, q_n, q_r, weight_, c_.value, backend.all_visible(), scale));
-    // From top_k keys on, some are left out: the newest are taken.
+    // From top_k keys on, some are left out: any, but none of the first 70, so that whole spans of bits are empty.
     std::vector<int32_t> index(static_cast<size_t>(count * c_.top_k)), kept(static_cast<size_t>(count));
     for (int64_t t = 0; t < count; ++t) {
       const int64_t visible = start + t + 1, n = std::min(visible, c_.top_k);
       kept[static_cast<size_t>(t)] = static_cast<int32_t>(n);
-      for (int64_t i = 0; i < n; ++i)
-        index[static_cast<size_t>(t * c_.top_k + i)] = static_cast<int32_t>(visible - n + i);
+      int32_t* chosen = &index[static_cast<size_t>(t * c_.top_k)];
+      std::iota(chosen, chosen + n, static_cast<int32_t>(std::min<int64_t>(visible - n, 70)));
+      TestRandom random(static_cast<uint64_t>(start + t));
+      for (int64_t s = chosen[n - 1] + 1; s < visible; ++s)
+        if (random.below(3) == 0) chosen[random.below(n)] = static_cast<int32_t>(s);
+      std::sort(chosen, chosen + n);
     }
     return contents(backend.attention(0, q_n, q_r, weight_, c_.value, {index.data(), kept.data(), c_.top_k}, scale));
   }
@@ -75,6 +80,7 @@ class PromptProblem {
     BackendSettings s;
     s.isa = isa;
     s.index_topk = c_.top_k;
+    s.masked_until = c_.masked_until;
     return s;
   }
 
@@ -94,11 +100,13 @@ class PromptAttention : public testing::TestWithParam<Isa> {
 
 TEST_P(PromptAttention, AgainstTheReferenceAndHoweverItIsCut) {
   const PromptCase cases[] = {
-      {64, 32, 32, 32, 3, 620, 0, DType::kF8E4M3, true, LatentFormat::kBf16},    // over a block of keys
-      {130, 64, 64, 32, 2, 150, 0, DType::kF8E4M3, false, LatentFormat::kBf16},  // scales of any value, odd rank
-      {96, 32, 64, 96, 2, 300, 0, DType::kBF16, false, LatentFormat::kFp8},
-      {64, 32, 32, 32, 2, 200, 90, DType::kF8E4M3, true, LatentFormat::kBf16},  // the form changes in the middle
-      {40, 16, 24, 20, 2, 70, 0, DType::kF8E4M3, true, LatentFormat::kBf16},    // shapes without an un-absorbed form
+      {64, 32, 32, 32, 3, 620, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},    // over a block of keys
+      {64, 32, 32, 32, 17, 1100, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},  // parts of keys, groups of heads
+      {130, 64, 64, 32, 2, 150, 0, 0, DType::kF8E4M3, false, LatentFormat::kBf16},  // scales of any value, odd rank
+      {96, 32, 64, 96, 2, 300, 0, 0, DType::kBF16, false, LatentFormat::kFp8},
+      {64, 32, 32, 32, 2, 200, 90, 0, DType::kF8E4M3, true, LatentFormat::kBf16},    // the form changes at top_k
+      {64, 32, 32, 32, 2, 700, 90, 560, DType::kF8E4M3, true, LatentFormat::kBf16},  // masked from top_k until 560
+      {40, 16, 24, 20, 2, 70, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},  // shapes without an un-absorbed form
   };
   for (const PromptCase& c : cases) {
     PromptProblem problem(c);
@@ -115,7 +123,7 @@ TEST_P(PromptAttention, AgainstTheReferenceAndHoweverItIsCut) {
       if (threads == 1) whole = actual;
       ASSERT_TRUE(same_bits(actual, whole, width)) << threads << " threads";
       for (int64_t chunk : {1, 7, 64, 256}) {
-        if (chunk == 1 && c.tokens > 200) continue;
+        if (chunk < 64 && c.tokens > 200 * chunk) continue;
         std::vector<float> pieces;
         for (int64_t start = 0; start < c.tokens; start += chunk) {
           const auto piece = problem.run(backend, start, std::min(chunk, c.tokens - start), true);
@@ -124,12 +132,17 @@ TEST_P(PromptAttention, AgainstTheReferenceAndHoweverItIsCut) {
         ASSERT_TRUE(same_bits(pieces, whole, width)) << "chunks of " << chunk << " rank " << c.rank;
       }
     }
-    // Reproducible: the bits of a row that is decoded.
-    ThreadPool pool(2);
+    // Reproducible: the bits of a row that is decoded, alone and shared out by keys and heads among many threads.
     BackendSettings settings = problem.settings(GetParam());
     settings.absorbed_only = true;
-    Backend backend(settings, pool);
-    ASSERT_TRUE(same_bits(problem.run(backend, 0, c.tokens, true), problem.run(backend, 0, c.tokens, false), width));
+    ThreadPool pool(2), wide(9);
+    Backend backend(settings, pool), wide_backend(settings, wide);
+    const auto absorbed = problem.run(backend, 0, c.tokens, true);
+    ASSERT_TRUE(same_bits(absorbed, problem.run(backend, 0, c.tokens, false), width));
+    for (int64_t t : {c.tokens / 2, c.tokens - 1})
+      ASSERT_TRUE(same_bits(problem.run(wide_backend, t, 1, false),
+                            std::span(absorbed).subspan(static_cast<size_t>(t * width), static_cast<size_t>(width)),
+                            width));
   }
 }
 

@@ -95,7 +95,8 @@ TEST_P(SampleModel, AnswersAsTheSpecification) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(AllIsas, SampleModel, testing::Values(Isa::kReference, Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx),
+INSTANTIATE_TEST_SUITE_P(AllIsas, SampleModel,
+                         testing::Values(Isa::kReference, Isa::kPortable, Isa::kAvx2, Isa::kAvx512, Isa::kAmx),
                          isa_test_name);
 
 // What does not depend on the kernels, on the best of them.
@@ -149,17 +150,27 @@ TEST_F(SessionTest, AReusedPrefixChangesNoBit) {
   EXPECT_EQ(again.cached_tokens, static_cast<int64_t>(second.prompt.size()) - 1);
   EXPECT_TRUE(same_bits(logprobs(again), logprobs(expected)));
 
-  // A conversation goes on: its own answer is in the cache too.
-  GenerationRequest next = second;
-  for (int32_t id : ids_of(expected)) next.prompt.push_back(id);
-  const auto more = encode("<｜User｜>And of cida?<｜Assistant｜><think>");
-  next.prompt.insert(next.prompt.end(), more.begin(), more.end());
-  Session other(*engine);
-  EXPECT_TRUE(same_bits(logprobs(run(session, next)), logprobs(run(other, next))));
-
   session.clear();
   EXPECT_EQ(session.tokens_in_cache(), 0);
   EXPECT_EQ(run(session, second).cached_tokens, 0);
+}
+
+// A conversation goes on: its own answer is in the cache too. Rows written by decoding have the bits of a prompt's rows when
+// attention has one form.
+TEST_F(SessionTest, AReusedAnswerChangesNoBitOfAReproducibleEngine) {
+  engine = open_sample(best(), {.threads = 1, .context = 512, .reproducible = true});
+  GenerationRequest first =
+      request("Codes: alra 417, beno 233, cida 990, dorn 118, elva 602. What is the code of elva?");
+  Session session(*engine);
+  const auto answer = run(session, first);
+  GenerationRequest next = first;
+  for (int32_t id : ids_of(answer)) next.prompt.push_back(id);
+  const auto more = encode("<｜User｜>And of cida?<｜Assistant｜><think>");
+  next.prompt.insert(next.prompt.end(), more.begin(), more.end());
+  Session other(*engine);
+  const auto reused = run(session, next), expected = run(other, next);
+  EXPECT_GT(reused.cached_tokens, static_cast<int64_t>(first.prompt.size()) + 30);
+  EXPECT_TRUE(same_bits(logprobs(reused), logprobs(expected)));
 }
 
 TEST_F(SessionTest, ChunksAndThreadsChangeNoBit) {
