@@ -15,7 +15,7 @@ namespace {
 
 struct TasksOptions {
   std::string task, split = "train", model;
-  int64_t count = 1, length = 0;
+  int64_t count = 1, length = 0, max_length = TaskOptions{}.max_length;
   double depth = -1;
   uint64_t seed = 1;
   bool thinking = false, json = false, mix = false;
@@ -89,7 +89,8 @@ Result<int> print_questions(const TasksOptions& options) {
     FATHOM_TRY(tokenizer, Tokenizer::load(options.model));
   }
   const Split split = options.split == "train" ? Split::kTrain : Split::kHeldOut;
-  TaskOptions wanted{.length = options.length, .depth = options.depth, .tokenizer = tokenizer.get()};
+  TaskOptions wanted{
+      .length = options.length, .max_length = options.max_length, .depth = options.depth, .tokenizer = tokenizer.get()};
   FATHOM_TRY(const TaskMix mix, TaskMix::create({.seed = options.seed, .split = split, .tasks = wanted}));
   for (int64_t i = 0; i < options.count; ++i) {
     const auto number = static_cast<uint64_t>(i);
@@ -136,6 +137,10 @@ void add_tasks(CLI::App& app, CommandContext& context) {
   command->add_option("--length", options->length, "Of texts to look something up in; 0: drawn")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
+  command->add_option("--max-length", options->max_length, "Longest length that is drawn")
+      ->check(CLI::PositiveNumber)
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--depth", options->depth, "Where the fact stands in it, 0 to 1; default: drawn")
       ->check(CLI::Range(0.0, 1.0))
       ->type_name("X");

@@ -100,18 +100,7 @@ std::string assemble(TaskRandom& random, const DocumentPlan& plan, const std::ve
   return text.substr(std::min<size_t>(1, text.size()));
 }
 
-size_t occurrences(std::string_view text, std::string_view name) {
-  size_t count = 0;
-  for (size_t at = 0; (at = text.find(name, at)) != std::string_view::npos; at += name.size()) ++count;
-  return count;
-}
-
 }  // namespace
-
-bool Document::names_once(const std::vector<std::string>& names, std::string_view key, size_t times) const {
-  return std::ranges::all_of(
-      names, [&](const std::string& name) { return occurrences(text, name) == (name == key ? times : 1); });
-}
 
 Result<Document> write_document(TaskRandom& random, const DocumentPlan& plan) {
   std::string fixed = plan.before + plan.after;
@@ -120,13 +109,14 @@ Result<Document> write_document(TaskRandom& random, const DocumentPlan& plan) {
   FATHOM_TRY(const int64_t fixed_cost, measure(plan.tokenizer, fixed));
   if (fixed_cost > plan.length) return Document{};
   int64_t budget = plan.length - fixed_cost;
-  Document document{.text = {}, .fits = true};
+  Document document;
   // Where the costs did not add up, once more with what was amiss.
   for (int attempt = 0; attempt < 3; ++attempt) {
     FATHOM_TRY(const auto filler, draw_filler(random, budget, plan));
     document.text = assemble(random, plan, filler);
     FATHOM_TRY(const int64_t cost, measure(plan.tokenizer, plan.before + document.text + plan.after));
     const int64_t missing = plan.length - cost;
+    document.fits = std::abs(missing) * 20 <= plan.length;
     if (std::abs(missing) * 50 <= plan.length || budget + missing < 0) break;
     budget += missing;
   }

@@ -24,13 +24,10 @@ struct DocumentPlan {
 
 struct Document {
   std::string text;
-  bool fits = false;  // false: needles, distractors, before and after are longer than the length by themselves
-
-  // The key stands `times` times in the text, each other name once.
-  bool names_once(const std::vector<std::string>& names, std::string_view key, size_t times) const;
+  bool fits = false;  // within 5 % of the length; false: the facts alone are too long, or leave too little for filler
 };
 
-// Within 2 % of the length (or a short sentence, where that is more).
+// Mostly within 2 % of the length.
 Result<Document> write_document(TaskRandom& random, const DocumentPlan& plan);
 
 }  // namespace fathom

@@ -33,7 +33,7 @@ struct TaskOptions {
 
 inline constexpr int64_t kMinLength = 100, kMaxLength = 1'000'000;
 
-// Lengths and depth in their ranges?
+// Fails when a length or the depth is out of range.
 Status check_task_options(const TaskOptions& options);
 
 // Errors: an unknown task, a length or depth out of range or too short for the facts, a tokenizer that fails on the text.

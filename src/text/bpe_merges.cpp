@@ -15,7 +15,6 @@ class Merger {
  public:
   Merger(const std::vector<std::pair<std::string_view, int64_t>>& pieces, int64_t min_count) : min_count_(min_count) {
     for (int byte = 0; byte < 256; ++byte) tokens_.emplace_back(1, static_cast<char>(byte));
-    known_.insert(tokens_.begin(), tokens_.end());
     words_.reserve(pieces.size());
     for (const auto& [piece, count] : pieces) {
       Word word{{}, count};
@@ -34,7 +33,6 @@ class Merger {
       const auto found = pairs_.find(key(best.left, best.right));
       if (found == pairs_.end() || found->second.count != best.count) continue;  // outdated
       const std::string &left = tokens_[best.left], &right = tokens_[best.right];
-      if (!known_.insert(left + right).second) continue;
       merges.push_back({left, right});
       apply(best, found->second.words);
     }
@@ -121,8 +119,7 @@ class Merger {
   }
 
   int64_t min_count_;
-  std::vector<std::string> tokens_;        // bytes by id
-  std::unordered_set<std::string> known_;  // the same
+  std::vector<std::string> tokens_;  // bytes by id
   std::vector<Word> words_;
   std::unordered_map<uint64_t, Pair> pairs_;
   std::unordered_set<uint64_t> changed_;

@@ -49,8 +49,9 @@ class BpeTrainer {
   uint64_t bytes() const { return bytes_; }
 
   // Merges the most frequent pair, of equals the one whose left bytes, then right bytes, come first; and so on until
-  // the vocabulary is full or no pair is frequent enough. A pair whose bytes together are a token already is passed
-  // over: every token has one derivation. The same texts, in any order, give the same merges while none were forgotten.
+  // the vocabulary is full or no pair is frequent enough. (How the bytes of a token were merged does not depend on what
+  // stood around them, so no two merges make the same token.) The same texts, in any order, give the same merges while
+  // none were forgotten.
   TrainedBpe train() const;
 
  private:
