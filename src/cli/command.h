@@ -24,6 +24,8 @@ void add_synth(CLI::App& app, CommandContext& context);
 void add_trace(CLI::App& app, CommandContext& context);
 void add_bench(CLI::App& app, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
+void add_tasks(CLI::App& app, CommandContext& context);
+void add_train_tokenizer(CLI::App& app, CommandContext& context);
 
 // The action's exit code, or the error on stderr and 1.
 inline int exit_code(const Result<int>& result) {

@@ -21,6 +21,8 @@ int main(int argc, char** argv) {
   fathom::add_trace(app, context);
   fathom::add_bench(app, context);
   fathom::add_plan(app, context);
+  fathom::add_tasks(app, context);
+  fathom::add_train_tokenizer(app, context);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

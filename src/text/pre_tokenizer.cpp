@@ -63,6 +63,8 @@ std::string pcre2_message(int code) {
 
 }  // namespace
 
+std::span<const std::string_view> published_patterns() { return kLinearPatterns; }
+
 struct PreTokenizer::Pattern {
   Code code;
   bool watched;

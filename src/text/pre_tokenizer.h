@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,9 @@
 #include "base/result.h"
 
 namespace fathom {
+
+// Those of DeepSeek-V3 and its successors, in their order: what a tokenizer of the same kind is trained with.
+std::span<const std::string_view> published_patterns();
 
 // "Split" with behaviour "Isolated": each match of the first pattern, and each stretch between matches, becomes a
 // piece; the second pattern then cuts each of these pieces, seeing nothing of their neighbours (so a lookahead at the

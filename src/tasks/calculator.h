@@ -1,0 +1,10 @@
+// The one tool of the tasks.
+#pragma once
+
+#include "text/chat.h"
+
+namespace fathom {
+
+Tool calculator_tool();
+
+}  // namespace fathom

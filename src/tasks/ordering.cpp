@@ -1,0 +1,104 @@
+// Comparing numbers, the smallest and the largest of a list, sorting.
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "tasks/columns.h"
+#include "tasks/draw.h"
+
+namespace fathom {
+
+namespace {
+
+constexpr std::string_view kCompare[] = {"Which is {2}, {0} or {1}?",         "Which number is {2}: {0} or {1}?",
+                                         "{0} or {1}: which is {2}?",         "Which of {0} and {1} is {2}?",
+                                         "Tell me which is {2}, {0} or {1}.", "Of {0} and {1}, which number is {2}?"};
+constexpr std::string_view kMinMax[] = {"What is the {1} of {0}?",         "Which is the {1} number: {0}?",
+                                        "Find the {1} number in {0}.",     "{0}: which is the {1}?",
+                                        "Numbers: {0}. Which is the {1}?", "Give me the {1} of these: {0}."};
+constexpr std::string_view kSort[] = {"Sort {0} {1}.",          "Sort these numbers {1}: {0}.",
+                                      "Put {0} in order, {1}.", "Order these {1}: {0}",
+                                      "Arrange {0} {1}.",       "Numbers: {0}. Sort them {1}."};
+constexpr std::string_view kAscending[] = {"in ascending order", "from smallest to largest", "from low to high"};
+constexpr std::string_view kDescending[] = {"in descending order", "from largest to smallest", "from high to low"};
+
+struct Numbers {
+  std::vector<int64_t> list;
+  std::string problem;
+};
+
+std::string joined(const std::vector<int64_t>& numbers) { return fmt::format("{}", fmt::join(numbers, ", ")); }
+
+// Different ones, below 100, 1,000 or 10,000. The problem is the set: another order of it is the same problem.
+Numbers draw_numbers(Draw& draw, std::string_view kind, int64_t low, int64_t high) {
+  return draw.fitting([&] {
+    const auto count = static_cast<size_t>(draw.random.between(low, high));
+    const int64_t limit = draw.random.pick(std::to_array<int64_t>({100, 1000, 10000}));
+    Numbers drawn;
+    while (drawn.list.size() < count) {
+      const int64_t x = draw.random.below(limit);
+      if (!std::ranges::count(drawn.list, x)) drawn.list.push_back(x);
+    }
+    std::vector<int64_t> sorted = drawn.list;
+    std::ranges::sort(sorted);
+    drawn.problem = fmt::format("{} {}", kind, joined(sorted));
+    return drawn;
+  });
+}
+
+}  // namespace
+
+Question draw_compare(Draw& draw) {
+  const Numbers numbers = draw_numbers(draw, "compare", 2, 2);
+  const int64_t a = numbers.list[0], b = numbers.list[1];
+  const bool larger = draw.random.chance(50);
+  const std::string_view name = larger ? "larger" : "smaller";
+  const int64_t value = larger ? std::max(a, b) : std::min(a, b);
+  Question question = asked(numbers.problem, draw.phrase(kCompare, a, b, name));
+  question.reasoning = fmt::format("{} of {}, {}\n", name, a, b);
+  append_comparison(question.reasoning, a, b);
+  question.reasoning += fmt::format("So {}.", value);
+  question.answer = fmt::format("The {} number is {}.", name, value);
+  question.expected = number_expected(value);
+  return question;
+}
+
+Question draw_min_max(Draw& draw) {
+  const Numbers numbers = draw_numbers(draw, "list", 3, 8);
+  const bool largest = draw.random.chance(50);
+  const std::string_view name = largest ? "largest" : "smallest";
+  Question question = asked(numbers.problem, draw.phrase(kMinMax, joined(numbers.list), name));
+  question.reasoning = fmt::format("{} of {}\n", name, joined(numbers.list));
+  int64_t best = numbers.list[0];
+  for (size_t i = 1; i < numbers.list.size(); ++i) {
+    const int64_t x = numbers.list[i], before = best;
+    if ((x > best) == largest) best = x;
+    question.reasoning += fmt::format("{} {} {}, so {}\n", x, x > before ? '>' : '<', before, best);
+  }
+  question.reasoning += fmt::format("So {}.", best);
+  question.answer = fmt::format("The {} number is {}.", name, best);
+  question.expected = number_expected(best);
+  return question;
+}
+
+// Takes the smallest (or largest) of what is left, again and again.
+Question draw_sort(Draw& draw) {
+  const Numbers numbers = draw_numbers(draw, "list", 3, 8);
+  const bool ascending = draw.random.chance(60);
+  const std::string_view order = ascending ? draw.random.pick(kAscending) : draw.random.pick(kDescending);
+  Question question = asked(numbers.problem, draw.phrase(kSort, joined(numbers.list), order));
+  question.expected.form = Expected::Form::kNumberList;
+  std::vector<int64_t> left = numbers.list, sorted;
+  while (!left.empty()) {
+    const auto next = ascending ? std::ranges::min_element(left) : std::ranges::max_element(left);
+    question.reasoning += fmt::format("{} of {} is {}\n", ascending ? "smallest" : "largest", joined(left), *next);
+    sorted.push_back(*next);
+    left.erase(next);
+  }
+  for (const int64_t x : sorted) question.expected.values.push_back(std::to_string(x));
+  question.reasoning += fmt::format("So {}.", joined(sorted));
+  question.answer = fmt::format("Sorted: {}.", joined(sorted));
+  return question;
+}
+
+}  // namespace fathom

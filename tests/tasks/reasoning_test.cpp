@@ -1,0 +1,261 @@
+// Worked answers, read as a reader would: every equation, comparison and count in them must be true.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <regex>
+#include <sstream>
+
+#include "tasks/support.h"
+
+namespace fathom::test {
+namespace {
+
+using Matches = std::sregex_iterator;
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream in(text);
+  for (std::string line; std::getline(in, line);) lines.push_back(line);
+  return lines;
+}
+
+std::vector<std::string> parts_of(const std::string& list) {
+  std::vector<std::string> parts;
+  for (size_t at = 0; at <= list.size();) {
+    const size_t end = std::min(list.find(", ", at), list.size());
+    parts.push_back(list.substr(at, end - at));
+    at = end + 2;
+  }
+  return parts;
+}
+
+// "2+3×4", spaces or not: products first.
+int64_t evaluated(const std::string& sum) {
+  static const std::regex kToken(R"((-|\+|×)? ?(\d+))");
+  int64_t total = 0, product = 0;
+  bool first = true;
+  for (auto m = Matches(sum.begin(), sum.end(), kToken); m != Matches(); ++m) {
+    const int64_t x = std::stoll((*m)[2]);
+    const std::string sign = (*m)[1];
+    if (!first && sign == "×") {
+      product *= x;
+      continue;
+    }
+    total += product;
+    product = sign == "-" ? -x : x;
+    first = false;
+  }
+  return total + product;
+}
+
+// How many equations there are; each must hold.
+int check_equations(const std::string& text) {
+  static const std::regex kEquation(R"((-?\d+(?: ?(?:-|\+|×) ?\d+)+) ?= ?(-?\d+))");
+  int count = 0;
+  for (auto m = Matches(text.begin(), text.end(), kEquation); m != Matches(); ++m, ++count) {
+    EXPECT_EQ(evaluated((*m)[1]), std::stoll((*m)[2])) << m->str();
+  }
+  return count;
+}
+
+int check_comparisons(const std::string& text) {
+  static const std::regex kComparison(R"((\d+)(?: digits?)? ([<>]) (\d+))");
+  int count = 0;
+  for (auto m = Matches(text.begin(), text.end(), kComparison); m != Matches(); ++m, ++count) {
+    const int64_t a = std::stoll((*m)[1]), b = std::stoll((*m)[3]);
+    EXPECT_TRUE((*m)[2] == "<" ? a < b : a > b) << m->str();
+  }
+  return count;
+}
+
+// "8+7+0=15, digit 5, carry 1, so 65": each follows from what is before it.
+int check_columns(const std::string& text) {
+  static const std::regex kColumn(R"(.*=(-?\d+), digit (\d), (carry|borrow) (\d+), so (\d+))");
+  std::string before;
+  int count = 0;
+  for (const std::string& line : lines_of(text)) {
+    std::smatch m;
+    if (!std::regex_match(line, m, kColumn)) {
+      before.clear();
+      continue;
+    }
+    ++count;
+    const int64_t result = std::stoll(m[1]), digit = std::stoll(m[2]), carry = std::stoll(m[4]);
+    EXPECT_EQ(result, m[3] == "carry" ? 10 * carry + digit : digit - 10 * carry) << line;
+    const std::string so = m[5];
+    EXPECT_EQ(so[0], '0' + digit) << line;
+    EXPECT_TRUE(before.empty() || so.substr(1) == before) << line;
+    before = so;
+  }
+  return count;
+}
+
+std::string conclusion(const Question& q) { return lines_of(q.reasoning).back(); }
+
+TEST(Reasoning, EndsWithTheValue) {
+  for (const TaskInfo& task : task_list()) {
+    for (uint64_t seed = 0; seed < kSeeds && task.reasons; ++seed) {
+      const Question q = question(task.name, seed);
+      const std::string last = conclusion(q);
+      ASSERT_TRUE(last.starts_with("So ") && last.ends_with(".")) << q.reasoning;
+      if (q.expected.form == Expected::Form::kSentence || q.expected.form == Expected::Form::kCalls) continue;
+      Question bare = q;
+      const Grade grade_of_it = grade(bare, last.substr(3), {});
+      ASSERT_TRUE(grade_of_it.correct) << grade_of_it.why << "\n" << q.reasoning;
+    }
+  }
+}
+
+TEST(Reasoning, EveryEquationAndComparisonHolds) {
+  for (const char* task : {"add", "subtract", "multiply", "expression", "variables", "compare", "min-max", "sort"}) {
+    const std::string name = task;
+    int equations = 0, comparisons = 0, columns = 0;
+    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+      const Question q = question(task, seed);
+      const int more = check_equations(q.reasoning);
+      comparisons += check_comparisons(q.reasoning);
+      columns += check_columns(q.reasoning);
+      equations += more;
+      ASSERT_FALSE(HasFailure()) << task << ": " << text_of(q) << "\n" << q.reasoning;
+      ASSERT_TRUE(more > 0 || !(name == "add" || name == "subtract" || name == "multiply" || name == "expression"))
+          << q.reasoning;
+    }
+    if (name == "add" || name == "subtract" || name == "multiply") {
+      EXPECT_GT(columns, 1000) << task;
+    }
+    if (name == "subtract" || name == "compare" || name == "min-max") {
+      EXPECT_GT(comparisons, 400) << task;
+    }
+    if (name == "variables") {
+      EXPECT_GT(equations, 500) << task;
+    }
+  }
+}
+
+TEST(Reasoning, ArithmeticIsThatOfTheQuestion) {
+  for (const char* task : {"add", "subtract", "multiply", "expression"}) {
+    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+      const Question q = question(task, seed);
+      const size_t equals = q.answer.find(" = ");
+      std::string left = q.answer.substr(0, equals);
+      if (left.find('(') == std::string::npos) {
+        ASSERT_EQ(std::to_string(evaluated(left)), q.expected.values[0]) << q.answer;
+      }
+    }
+  }
+}
+
+TEST(Reasoning, ExpressionsAreReducedOneOperationAtATime) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Question q = question("expression", seed);
+    const auto lines = lines_of(q.reasoning);
+    std::string left = lines[0];
+    for (size_t i = 1; i + 1 < lines.size(); ++i) {
+      const size_t equals = lines[i].find(" = "), then = lines[i].find(", left ");
+      const std::string operation = lines[i].substr(0, equals);
+      ASSERT_NE(left.find(operation), std::string::npos) << q.reasoning;
+      if (then == std::string::npos) break;
+      // The operation, in brackets or not, replaced by its value.
+      const std::string value_of_it = lines[i].substr(equals + 3, then - equals - 3), next = lines[i].substr(then + 7);
+      bool follows = false;
+      for (const std::string& from : {"(" + operation + ")", operation}) {
+        const size_t at = left.find(from);
+        std::string put = left;
+        if (at != std::string::npos) follows = follows || put.replace(at, from.size(), value_of_it) == next;
+      }
+      ASSERT_TRUE(follows) << left << " -> " << next << "\n" << q.reasoning;
+      left = next;
+    }
+  }
+}
+
+TEST(Reasoning, SortingTakesTheNextOfTheRest) {
+  static const std::regex kStep("(smallest|largest) of (.*) is (\\d+)");
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Question q = question("sort", seed);
+    const auto lines = lines_of(q.reasoning);
+    ASSERT_EQ(lines.size(), q.expected.values.size() + 1);
+    for (size_t i = 0; i + 1 < lines.size(); ++i) {
+      std::smatch m;
+      ASSERT_TRUE(std::regex_match(lines[i], m, kStep)) << lines[i];
+      std::vector<int64_t> rest;
+      for (const std::string& part : parts_of(m[2])) rest.push_back(std::stoll(part));
+      const int64_t best = m[1] == "smallest" ? *std::ranges::min_element(rest) : *std::ranges::max_element(rest);
+      ASSERT_EQ(std::to_string(best), m[3]) << lines[i];
+      ASSERT_EQ(m[3], q.expected.values[i]);
+    }
+  }
+}
+
+TEST(Reasoning, CountsGoUpByOne) {
+  for (const char* task : {"count-letters", "count-items", "count-words"}) {
+    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+      const Question q = question(task, seed);
+      const auto lines = lines_of(q.reasoning);
+      const std::string letter = lines.size() == 3 ? lines[0].substr(0, 1) : "";
+      int64_t count = 0;
+      std::string spelled;
+      for (const std::string& step : parts_of(lines[lines.size() - 2])) {
+        const std::string thing = step.substr(0, step.find(' '));
+        spelled += thing;
+        if (letter.empty() || thing == letter) ++count;
+        ASSERT_EQ(step, thing + " " + std::to_string(count)) << q.reasoning;
+      }
+      ASSERT_EQ(std::to_string(count), q.expected.values[0]);
+      ASSERT_TRUE(letter.empty() || lines[0] == letter + " in " + spelled) << q.reasoning;
+    }
+  }
+}
+
+// The letters of steps like "3 b" or "b 3", put together.
+std::string letters_of(const std::string& line, bool place_first) {
+  std::string letters;
+  for (const std::string& step : parts_of(line)) letters += place_first ? step.back() : step.front();
+  return letters;
+}
+
+TEST(Reasoning, WordsAreSpelledWithTheirPlaces) {
+  for (const char* task : {"reverse", "first-last", "join"}) {
+    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+      const Question q = question(task, seed);
+      const auto lines = lines_of(q.reasoning);
+      ASSERT_EQ(lines.size(), 3u) << q.reasoning;
+      const std::string word = letters_of(lines[0], false);
+      ASSERT_NE(text_of(q).find(word), std::string::npos) << q.reasoning;
+      int place = 0;
+      for (const std::string& step : parts_of(lines[0])) ASSERT_EQ(step.substr(2), std::to_string(++place));
+      if (std::string(task) == "join") {
+        ASSERT_EQ(word + letters_of(lines[1], false), q.expected.values[0]);
+        continue;
+      }
+      for (const std::string& step : parts_of(lines[1])) {
+        ASSERT_EQ(word.at(std::stoul(step) - 1), step.back()) << q.reasoning;
+      }
+      ASSERT_EQ(letters_of(lines[1], true), q.expected.values[0]) << q.reasoning;
+    }
+  }
+}
+
+TEST(Reasoning, VariablesAreThoseOfTheProgram) {
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Question q = question("variables", seed);
+    const auto lines = lines_of(q.reasoning);
+    std::map<char, int64_t> values;
+    for (size_t i = 0; i + 1 < lines.size(); ++i) {
+      values[lines[i][0]] = std::stoll(lines[i].substr(lines[i].rfind("= ") + 2));
+      // The program's line, with the names in it replaced by their values, is what was worked.
+      const size_t at = text_of(q).find(lines[i].substr(0, 4));
+      ASSERT_NE(at, std::string::npos) << q.reasoning;
+      const size_t end = std::min(text_of(q).find_first_of("\n;.", at), text_of(q).size());
+      std::string line = text_of(q).substr(at, end - at);
+      if (line.size() > 4 && values.contains(line[4])) line.replace(4, 1, std::to_string(values.at(line[4])));
+      ASSERT_EQ(lines[i].substr(0, line.size()), line) << q.reasoning;
+    }
+    ASSERT_EQ(std::to_string(values.at(q.answer[0])), q.expected.values[0]);
+  }
+}
+
+}  // namespace
+}  // namespace fathom::test
