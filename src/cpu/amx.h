@@ -27,14 +27,22 @@
 namespace fathom::cpu::amx {
 namespace {
 
+using avx512::bf16_words;
+using avx512::exp2_nonpositive;
+using avx512::expand_fp8_row;
+using avx512::exponent_of;
 using avx512::Fp8Expander;
+using avx512::kLog2E;
+using avx512::load_as_bf16;
 using avx512::mask16;
 using avx512::mask32;
+using avx512::round_up;
+using avx512::transpose16;
+using avx512::widen_half;
 
 inline constexpr int64_t kTile = 16;               // rows and columns of C
 inline constexpr int64_t kStep = 32;               // values along K that one instruction takes
 inline constexpr int64_t kTileBytes = kTile * 64;  // of a full A, B or C
-inline constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
 
 // The shapes of the eight tiles, while this object lives. Kernels here use tiles 0–3 for C (2 × 2: rows 0 1 / 2 3 of A 4, 5
 // times columns of B 6, 7, so that four chains hide the unit's latency).
@@ -109,46 +117,7 @@ struct Operand {
   }
 }
 
-// r[i] lane j <-> r[j] lane i, for 32-bit lanes.
-[[maybe_unused]] inline void transpose16(__m512i (&r)[16]) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 16; i += 8)
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-      t[i + j] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0x88);
-      t[i + j + 4] = _mm512_shuffle_i32x4(r[i + j], r[i + j + 4], 0xdd);
-    }
-#pragma GCC unroll 8
-  for (int j = 0; j < 8; ++j) {
-    r[j] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0x88);
-    r[j + 8] = _mm512_shuffle_i32x4(t[j], t[j + 8], 0xdd);
-  }
-}
-
-// 32 float32 at x, the first `count` of them, rounded to BF16; zeros behind them.
-[[maybe_unused]] inline __m512i load_as_bf16(const float* x, int64_t count) {
-  const __m512 low = _mm512_maskz_loadu_ps(mask16(count), x), high = _mm512_maskz_loadu_ps(mask16(count - 16), x + 16);
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-}
-
-// What is left of x after its nearest BF16 is taken away: three such pieces hold a float32 exactly.
-[[maybe_unused]] inline __m512 widen_half(__m512i bf16, int half) {
-  const __m256i bits = half ? _mm512_extracti64x4_epi64(bf16, 1) : _mm512_castsi512_si256(bf16);
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-}
+// x in BF16 pieces, each the nearest to what the ones before leave: three hold a float32 exactly.
 struct SplitRow {
   __m512i piece[3];
 };
@@ -162,53 +131,6 @@ struct SplitRow {
     high = _mm512_sub_ps(high, widen_half(row.piece[p], 1));
   }
   return row;
-}
-
-// One FP8 row in BF16: latent codes times their scales, then the rope key.
-[[maybe_unused]] inline void expand_fp8_row(const std::byte* row, const KvLayout& layout, const Fp8Expander& expander,
-                                            BF16* out) {
-  for (int64_t r = 0; r < layout.rank; r += 64) {
-    const int64_t left = layout.rank - r;
-    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
-    float scale;
-    std::memcpy(&scale, row + layout.rank + 4 * (r / kFp8Group), sizeof scale);
-    __m512i half[2];
-    expander.expand(_mm512_maskz_loadu_epi8(mask, row + r), half[0], half[1]);
-    for (int i = 0; i < 2; ++i) {
-      const __m512 k = _mm512_set1_ps(scale);
-      const __m512bh x =
-          _mm512_cvtne2ps_pbh(_mm512_mul_ps(widen_half(half[i], 1), k), _mm512_mul_ps(widen_half(half[i], 0), k));
-      _mm512_mask_storeu_epi16(out + r + 32 * i, mask32(left - 32 * i), reinterpret_cast<__m512i>(x));
-    }
-  }
-  std::memcpy(out + layout.rank, row + layout.rope_offset(), static_cast<size_t>(layout.rope_dim) * sizeof(BF16));
-}
-
-// Two registers of 16 values -> 16 words: lane i holds BF16 of low[i] and, in its upper half, of high[i].
-[[maybe_unused]] inline __m512i bf16_words(__m512 low, __m512 high) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
-}
-
-// 2^x for x ≤ 0 where the result is rounded to BF16 next: relative error below 3e-6. NaN stays NaN.
-[[maybe_unused]] inline __m512 exp2_nonpositive(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(-126.0f), x);
-  const __m512 n = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  const __m512 f = _mm512_sub_ps(x, n);  // |f| ≤ ½: the series of e^(f ln 2) to degree 5
-  __m512 p = _mm512_set1_ps(1.333355815e-3f);
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.618129108e-3f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.550410866e-2f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.402265070e-1f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.931471806e-1f));
-  p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
-  return _mm512_scalef_ps(p, n);
-}
-inline constexpr float kLog2E = 1.44269504088896341f;
-
-// e if scale = 2^e.
-[[maybe_unused]] inline int exponent_of(float pow2_scale) {
-  return static_cast<int>((std::bit_cast<uint32_t>(pow2_scale) >> 23) & 0xff) - 127;
 }
 
 }  // namespace

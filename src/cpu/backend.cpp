@@ -156,8 +156,10 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   const bool has_prompt_form = kernels_.prompt && !settings_.absorbed_only && kernels_.prompt->fits(shape, kv_b);
   // While all keys are selected anyway, sparse attention is dense; and for a while after, computing what a mask then drops
   // takes less time than gathering the selected rows does.
-  const int64_t prompt_until = settings_.index_topk > 0 ? std::max(settings_.index_topk, settings_.masked_until)
-                                                        : std::numeric_limits<int64_t>::max();
+  int64_t prompt_until = std::numeric_limits<int64_t>::max();
+  if (has_prompt_form && settings_.index_topk > 0)
+    prompt_until = std::max(settings_.index_topk,
+                            settings_.masked_until >= 0 ? settings_.masked_until : kernels_.prompt->masked_until);
 
   int64_t absorbed_from = 0;  // rows of the step from here on, up to t, wait for the absorbed form
   const auto absorbed = [&](int64_t end) {
@@ -216,12 +218,12 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
   std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt->key_bytes(shape));
   float* best = arena_.allocate<float>(static_cast<size_t>(heads * rows));
   float* total = arena_.allocate<float>(static_cast<size_t>(heads * rows));
-  constexpr int64_t kPiece = 2 * kPackGroup;
   for (int64_t begin = 0; begin < visible; begin += kPromptKeys) {
     const int64_t end = std::min(visible, begin + kPromptKeys);
-    pool_.parallel_for((end - begin + kPiece - 1) / kPiece, 1, [&](int64_t from, int64_t to, int) {
+    pool_.parallel_for((end - begin + kPromptPiece - 1) / kPromptPiece, 1, [&](int64_t from, int64_t to, int) {
       for (int64_t piece = from; piece < to; ++piece)
-        kernels_.prompt->pack_keys(kv, begin + piece * kPiece, std::min(end, begin + (piece + 1) * kPiece), keys);
+        kernels_.prompt->pack_keys(kv, begin + piece * kPromptPiece, std::min(end, begin + (piece + 1) * kPromptPiece),
+                                   keys);
     });
     pool_.parallel_for(heads, 1, [&](int64_t from, int64_t to, int worker) {
       for (int64_t h = from; h < to; ++h) {

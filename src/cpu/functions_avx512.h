@@ -8,6 +8,7 @@ namespace fathom::cpu::avx512 {
 void gemm(const GemmArgs& args, Arena& scratch);
 void absorb(const AbsorbArgs& args, Arena& scratch);
 void attend(const AttendArgs& args, Arena& scratch);
+extern const PromptKernels kPromptKernels;
 size_t index_query_bytes(int64_t heads, int64_t dim);
 void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);
 void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,

@@ -87,6 +87,7 @@ struct AttendArgs {
 // Un-absorbed attention (ops/attention.h): keys and values of a head are made from the latent rows, for many queries at
 // once. A block of keys at a time, at most kPromptKeys; online softmax over the blocks.
 inline constexpr int64_t kPromptKeys = 512;
+inline constexpr int64_t kPromptPiece = 64;  // keys that a task packs
 struct PromptShape {
   int64_t rank = 0, rope = 0, nope = 0, value = 0;
 };
@@ -113,11 +114,13 @@ struct PromptArgs {
   bool last = false;
 };
 
-// Un-absorbed attention. Only AMX has it: elsewhere the absorbed form serves prompts too, at 3.4 times the arithmetic a pair.
+// Un-absorbed attention. Tables without it serve prompts in absorbed form too, at 3.4 times the arithmetic a pair.
 struct PromptKernels {
+  // From this position on, gathering the 2,048 selected rows takes less time than masking all (docs/performance.md).
+  int64_t masked_until;
   bool (*fits)(const PromptShape& shape, const MatrixView& kv_b);
   size_t (*key_bytes)(const PromptShape& shape);  // for a block of kPromptKeys
-  // Rows [begin, end) of a block of the cache, begin a multiple of 32 -> packed; `keys` is the block's start.
+  // Rows [begin, end) of a block of the cache, begin a multiple of kPromptPiece -> packed; `keys` is the block's start.
   void (*pack_keys)(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys);
   void (*attend)(const PromptArgs& args, Arena& scratch);
 };

@@ -11,6 +11,7 @@ const Kernels kKernels = {
     .gemm = gemm,
     .absorb = absorb,
     .attend = attend,
+    .prompt = &kPromptKernels,
     .index_query_bytes = index_query_bytes,
     .pack_index_query = pack_index_query,
     .index_scores = index_scores,

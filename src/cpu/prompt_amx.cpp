@@ -10,6 +10,7 @@
 
 #include "cpu/amx.h"
 #include "cpu/functions_amx.h"
+#include "cpu/prompt_rows.h"
 
 namespace fathom::cpu::amx {
 
@@ -73,37 +74,6 @@ void scores(const BF16* q, const Head& head, int64_t first, int64_t tiles, float
     float *c0 = score + tile * kTile, *c1 = c0 + kTile * kSpan;
     store_sums(c0, c0 + kTile, c1, c1 + kTile, 4 * kSpan);
   }
-}
-
-// One row: its first `seen` scores of `width` (a multiple of 32), those whose bit is set if there are bits -> probabilities in
-// an A tile's row; returns the factor for earlier sums.
-float softmax(const float* score, int64_t seen, const uint64_t* bits, int64_t width, float scale, float& best,
-              float& total, BF16* prob) {
-  const auto mask_at = [&](int64_t k) -> __mmask16 {
-    return static_cast<__mmask16>(mask16(seen - k) & (bits ? bits[k / 64] >> k % 64 : ~uint64_t{0}));
-  };
-  const __m512 factor = _mm512_set1_ps(scale * kLog2E);
-  __m512 most = _mm512_set1_ps(best);
-  for (int64_t k = 0; k < seen; k += kTile) {
-    most = _mm512_mask_max_ps(most, mask_at(k), _mm512_loadu_ps(score + k), most);
-  }
-  const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
-  const float shrink =
-      _mm512_cvtss_f32(exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_set1_ps(best), top), factor)));
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t k = 0; k < width; k += kStep) {
-    __m512 p[2];
-    for (int64_t i = 0; i < 2; ++i) {
-      const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + k + i * kTile), top), factor);
-      p[i] = _mm512_maskz_mov_ps(mask_at(k + i * kTile), exp2_nonpositive(x));
-      sum = _mm512_add_ps(sum, p[i]);
-    }
-    _mm512_storeu_si512(prob + k / kStep * (kTileBytes / 2),
-                        reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));
-  }
-  best = _mm512_cvtss_f32(top);
-  total = total * shrink + _mm512_reduce_add_ps(sum);
-  return shrink;
 }
 
 // sum [query tile][value tile] C tiles += prob · V for key steps [first, first + steps)
@@ -215,7 +185,8 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
         if (seen == 0) continue;
         const uint64_t* bits = a.selected[t + i] ? a.selected[t + i] + (a.key_begin + k) / 64 : nullptr;
         BF16* row = prob + i / kTile * (kSpan / kStep * kTileBytes / 2) + i % kTile * kStep;
-        const float shrink = softmax(score + i * kSpan, seen, bits, width, a.scale, a.best[t + i], a.total[t + i], row);
+        const float shrink = avx512::softmax_row(score + i * kSpan, seen, bits, width, a.scale, a.best[t + i],
+                                                 a.total[t + i], row, kTileBytes / 2);
         if (shrink == 1.0f) continue;
         for (int64_t v = 0; v < head.value_tiles; ++v)
           _mm512_storeu_ps(sum_row(i, v), _mm512_mul_ps(_mm512_loadu_ps(sum_row(i, v)), _mm512_set1_ps(shrink)));
@@ -234,6 +205,6 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
 }  // namespace
 
 const PromptKernels kPromptKernels = {
-    .fits = fits, .key_bytes = key_bytes, .pack_keys = pack_keys, .attend = attend_rows};
+    .masked_until = 5120, .fits = fits, .key_bytes = key_bytes, .pack_keys = pack_keys, .attend = attend_rows};
 
 }  // namespace fathom::cpu::amx

@@ -1,0 +1,47 @@
+// What the un-absorbed attention of the AVX-512 and AMX tables shares: one row at a time. Internal linkage, as in avx512.h.
+#pragma once
+
+#include "cpu/avx512.h"
+
+namespace fathom::cpu::avx512 {
+namespace {
+
+// Online softmax of one row over the first `seen` of `width` (a multiple of 32) scores; with bits, over those whose bit is set.
+// Probabilities, zero for all others, go to prob: 32 keys, then the next 32 `stride` further. best and total are updated;
+// returns the factor for earlier sums.
+inline float softmax_row(const float* score, int64_t seen, const uint64_t* bits, int64_t width, float scale,
+                         float& best, float& total, BF16* prob, int64_t stride) {
+  const auto mask_at = [&](int64_t k) -> __mmask16 {
+    return static_cast<__mmask16>(mask16(seen - k) & (bits ? bits[k / 64] >> k % 64 : ~uint64_t{0}));
+  };
+  const __m512 factor = _mm512_set1_ps(scale * kLog2E);
+  __m512 most = _mm512_set1_ps(best);
+  for (int64_t k = 0; k < seen; k += 16) {
+    most = _mm512_mask_max_ps(most, mask_at(k), _mm512_loadu_ps(score + k), most);
+  }
+  const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+  const float shrink =
+      _mm512_cvtss_f32(exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_set1_ps(best), top), factor)));
+  __m512 sum = _mm512_setzero_ps();
+  for (int64_t k = 0; k < width; k += 32) {
+    __m512 p[2];
+    for (int64_t i = 0; i < 2; ++i) {
+      const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + k + i * 16), top), factor);
+      p[i] = _mm512_maskz_mov_ps(mask_at(k + i * 16), exp2_nonpositive(x));
+      sum = _mm512_add_ps(sum, p[i]);
+    }
+    _mm512_storeu_si512(prob + k / 32 * stride, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));
+  }
+  best = _mm512_cvtss_f32(top);
+  total = total * shrink + _mm512_reduce_add_ps(sum);
+  return shrink;
+}
+
+// `count` (even) values -> BF16.
+[[maybe_unused]] inline void round_row(const float* x, int64_t count, BF16* out) {
+  for (int64_t d = 0; d < count; d += 32)
+    _mm512_mask_storeu_epi16(out + d, mask32(count - d), load_as_bf16(x + d, count - d));
+}
+
+}  // namespace
+}  // namespace fathom::cpu::avx512
