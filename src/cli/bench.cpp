@@ -23,7 +23,7 @@ namespace fathom {
 namespace {
 
 struct BenchOptions {
-  std::string model, attention = "sparse", numerics = "w8a16", kv = "bf16", json, html;
+  std::string model, attention = "sparse", fill = "computed", numerics = "w8a16", kv = "bf16", json, html;
   std::vector<std::string> compare;
   BenchSettings settings;
 };
@@ -39,6 +39,7 @@ Result<int> measure(const BenchOptions& options) {
   FATHOM_TRY(settings.runner.isa, choose_isa());
   if (options.attention == "reference") settings.runner.isa = Isa::kReference;
   settings.runner.dense_attention = options.attention == "dense";
+  settings.noise_in_cache = options.fill == "noise";
   settings.runner.numerics = numerics_from(options.numerics);
   settings.latent_format = latent_format_from(options.kv);
   FATHOM_TRY(const auto store, WeightStore::open(options.model));
@@ -158,6 +159,14 @@ void add_bench(CLI::App& app, CommandContext& context) {
                    "sparse: as the model is; dense: without its indexer, every key is attended to; reference: the\n"
                    "scalar definition of everything, very slow")
       ->check(CLI::IsMember({"sparse", "dense", "reference"}))
+      ->type_name("NAME")
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--fill", options->fill,
+          "What the cache holds before: computed: rows of a prefill; noise: at once, for depths whose prefill\n"
+          "would take hours. Both cost the same to read and to score")
+      ->check(CLI::IsMember({"computed", "noise"}))
       ->type_name("NAME")
       ->capture_default_str();
   add_numerics(*command, options->numerics);

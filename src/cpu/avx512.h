@@ -62,17 +62,25 @@ constexpr int64_t bit_matrix(std::initializer_list<int> bits_of_result) {
 class Fp8Expander {
  public:
   explicit Fp8Expander(int exponent = 0)
-      : exponent_(exponent), raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent * 128))) {}
+      : exponent_(exponent),
+        raise_(_mm512_set1_epi16(static_cast<int16_t>(exponent * 128))),
+        size_bits_(kept(_mm512_set1_epi8(0x7f))),
+        least_(kept(_mm512_set1_epi8(8))),
+        range_(kept(_mm512_set1_epi8(0x76))) {}
 
   // 64 codes -> 64 BF16: elements 0–31 in `first`, 32–63 in `second`.
   void expand(__m512i codes, __m512i& first, __m512i& second) const {
-    const __m512i size = _mm512_and_si512(codes, _mm512_set1_epi8(0x7f));
     // Normal: 8 ≤ size ≤ 0x7e.
-    const __mmask64 special =
-        _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, _mm512_set1_epi8(8)), _mm512_set1_epi8(0x76));
+    const __m512i size = _mm512_and_si512(codes, size_bits_);
+    const __mmask64 special = _mm512_cmpgt_epu8_mask(_mm512_sub_epi8(size, least_), range_);
     codes =
         _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), codes);  // unpacking leaves them in order
-    if (__builtin_expect(special != 0, 0)) return by_table(codes, exponent_, first, second);
+    if (__builtin_expect(special != 0, 0)) {
+      const Halves halves = by_table(codes, exponent_);
+      first = halves.first;
+      second = halves.second;
+      return;
+    }
     const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kHigh), 0x3c);
     const __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kLow), 0);
     first = _mm512_add_epi16(_mm512_unpacklo_epi8(low, high), raise_);
@@ -96,16 +104,25 @@ class Fp8Expander {
   static constexpr int64_t kHigh = bit_matrix({0x10, 0x20, 0x40, 0x40, 0x40, 0x40, 0x40, 0x80});
   static constexpr int64_t kLow = bit_matrix({0, 0, 0, 0, 0x01, 0x02, 0x04, 0x08});
 
+  struct Halves {
+    __m512i first, second;
+  };
   // Any code: the low seven bits choose among 128 entries (two registers); the sign is or-ed in.
-  static __attribute__((noinline)) void by_table(__m512i codes, int exponent, __m512i& first, __m512i& second) {
+  static __attribute__((noinline)) Halves by_table(__m512i codes, int exponent) {
     __m512i high0, high1, low0, low1;
     scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low0, high0);
     scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low1, high1);
     const __m512i low = _mm512_permutex2var_epi8(low0, codes, low1);
     const __m512i high = _mm512_or_si512(_mm512_permutex2var_epi8(high0, codes, high1),
                                          _mm512_and_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80))));
-    first = _mm512_unpacklo_epi8(low, high);
-    second = _mm512_unpackhi_epi8(low, high);
+    return {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
+  }
+
+  // A constant that stays in its register: compilers broadcast it anew in every turn of a loop, which takes the unit that
+  // permutes, the busiest here.
+  static __m512i kept(__m512i x) {
+    asm("" : "+v"(x));
+    return x;
   }
 
   // The exponent's last bit is the top bit of the lower byte. `constant` entries (zero, NaN) stay as they are.
@@ -122,7 +139,7 @@ class Fp8Expander {
   }
 
   int exponent_;
-  __m512i raise_;
+  __m512i raise_, size_bits_, least_, range_;
 };
 
 [[maybe_unused]] inline __mmask32 mask32(int64_t count) {

@@ -77,17 +77,20 @@ void expand_rows(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool
     const __mmask64 low = left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
     const __mmask64 high = left >= 128 ? ~__mmask64{0} : left <= 64 ? 0 : (__mmask64{1} << (left - 64)) - 1;
     for (int64_t j = begin; j < last;) {
-      const int64_t block = (n + j) / kFp8Group, block_end = std::min(last, (block + 1) * kFp8Group - n);
+      // Rows of one strip and one scale.
+      const int64_t block = (n + j) / kFp8Group,
+                    stop = std::min({last, (block + 1) * kFp8Group - n, (j / kTile + 1) * kTile});
       const bool fold = fold_scales && left > 0;
       const Fp8Expander fp8(fold ? exponent_of(w.scale[block * w.scale_cols() + (k0 + k) / kFp8Group]) : 0);
-      for (; j < block_end; ++j) {
-        const E4M3* in = w.f8() + (n + j) * w.cols + k0 + k;
-        BF16* out = panel.row(j) + k / kStep * kTileElements;
+      const E4M3* in = w.f8() + (n + j) * w.cols + k0 + k;
+      BF16* out = panel.row(j) + k / kStep * kTileElements;
+      for (; j < stop; ++j, in += w.cols, out += kStep) {
         _mm_prefetch(reinterpret_cast<const char*>(in) + ahead, _MM_HINT_T0);
         _mm_prefetch(reinterpret_cast<const char*>(in) + ahead + 64, _MM_HINT_T0);
         __m512i part[4];
         fp8.expand(_mm512_maskz_loadu_epi8(low, in), part[0], part[1]);
         fp8.expand(_mm512_maskz_loadu_epi8(high, in + 64), part[2], part[3]);
+#pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) _mm512_storeu_si512(out + i * kTileElements, part[i]);
       }
     }

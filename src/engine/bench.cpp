@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "engine/kv_pool.h"
+#include "ops/indexer.h"
 
 namespace fathom {
 
@@ -103,6 +104,7 @@ class Bench {
     r.batch = s_.batch;
     r.repeat = s_.repeat;
     r.chunk = s_.chunk;
+    r.cache_content = s_.noise_in_cache ? "noise" : "computed";
     r.machine = describe_machine();
     r.cache_token_bytes = store_.config().total_layers() * layout_.token_bytes();
     r.cache_tokens = rows_;
@@ -159,10 +161,31 @@ class Bench {
     return true;
   }
 
-  // Rows [0, depth) of every sequence: computed for the first, copied to the others.
+  // Rows [0, depth) of the first sequence, of normal distribution as normed rows are; false when cancelled.
+  bool make_noise(int64_t depth) {
+    KvSequence& sequence = sequences_[0];
+    FATHOM_CHECK(sequence.reserve(depth), "no room for {} rows", depth);
+    std::normal_distribution<float> normal;
+    std::vector<float> latent(static_cast<size_t>(layout_.rank)), rope(static_cast<size_t>(layout_.rope_dim)),
+        key(static_cast<size_t>(layout_.index_dim));
+    for (int64_t s = 0; s < depth; ++s) {
+      if (cancel_) return false;
+      for (int64_t layer = 0; layer < store_.config().total_layers(); ++layer) {
+        const KvRows rows{&pool_->cache(), layer, sequence.blocks()};
+        for (std::vector<float>* values : {&latent, &rope, &key})
+          for (float& x : *values) x = normal(random_);
+        ref::write_latent_row(rows, s, latent.data(), rope.data());
+        if (!key.empty()) ref::write_index_key(rows, s, key.data());
+      }
+      if ((s + 1) % kBlockTokens == 0 || s + 1 == depth) on_progress_(task_, s + 1, depth);
+    }
+    return true;
+  }
+
+  // Rows [0, depth) of every sequence: made for the first, copied to the others.
   Status fill(int64_t depth) {
     begin("filling the cache", depth);
-    if (!prefill(0, depth, false, nullptr)) return stop();
+    if (!(s_.noise_in_cache ? make_noise(depth) : prefill(0, depth, false, nullptr))) return stop();
     const KvCache& cache = pool_->cache();
     for (int64_t i = 1; i < s_.batch; ++i) {
       KvSequence& sequence = sequences_[static_cast<size_t>(i)];

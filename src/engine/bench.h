@@ -23,6 +23,9 @@ struct BenchSettings {
   int64_t batch = 1;                                 // sequences that decode side by side
   int64_t chunk = EngineSettings{}.chunk;            // prompt tokens a step
   int repeat = 3;
+  // Rows that are in the cache before: computed by a prefill, or noise, which costs the same to read and to score, and is there
+  // at once.
+  bool noise_in_cache = false;
   int threads = 0;  // 0: one per available core
 };
 

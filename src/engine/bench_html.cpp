@@ -73,6 +73,7 @@ std::string run_name(const BenchReport& r, bool with_model) {
   std::string name = r.attention;
   if (r.numerics != "w8a16") name += " " + r.numerics;
   if (r.kv == "fp8") name += " fp8 cache";
+  if (r.cache_content == "noise") name += ", cache of noise";
   return with_model ? fmt::format("{} ({})", name, std::filesystem::path(r.model).filename().string()) : name;
 }
 

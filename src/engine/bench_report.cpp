@@ -72,6 +72,7 @@ void fields(Visitor& v, BenchReport& r) {
   v("batch", r.batch);
   v("repeat", r.repeat);
   v("chunk", r.chunk);
+  v("cache_content", r.cache_content);
   v("machine", r.machine);
   v("limits_before", r.limits_before);
   v("limits_after", r.limits_after);

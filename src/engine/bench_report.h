@@ -52,6 +52,7 @@ struct BenchReport {
   int threads = 0;
   int64_t context = 0;  // the longest that the model was made for
   int64_t prompt = 0, generate = 0, batch = 0, repeat = 0, chunk = 0;
+  std::string cache_content;  // "computed", or "noise"
   // What it ran on, and its limits right before and after.
   Machine machine;
   MachineLimits limits_before, limits_after;

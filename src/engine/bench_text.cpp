@@ -20,8 +20,9 @@ std::string bytes(double value) {
 }
 
 std::string what_was_run(const BenchReport& r) {
-  return fmt::format("{} attention, {}, {} cache, {}, {} thread{}, chunks of {}", r.attention, r.numerics, r.kv, r.isa,
-                     r.threads, r.threads == 1 ? "" : "s", r.chunk);
+  return fmt::format("{} attention, {}, {} cache{}, {}, {} thread{}, chunks of {}", r.attention, r.numerics, r.kv,
+                     r.cache_content == "noise" ? " of noise" : "", r.isa, r.threads, r.threads == 1 ? "" : "s",
+                     r.chunk);
 }
 
 void phase_row(std::string& out, const BenchReport& r, int64_t depth, std::string_view name,
@@ -124,6 +125,7 @@ std::string comparison_text(const BenchReport& a, const BenchReport& b) {
   note_difference(differences, "machine", a.machine.cpu, b.machine.cpu);
   note_difference(differences, "prompt", std::to_string(a.prompt), std::to_string(b.prompt));
   note_difference(differences, "generated", std::to_string(a.generate), std::to_string(b.generate));
+  note_difference(differences, "cache", a.cache_content, b.cache_content);
   note_difference(differences, "batch", std::to_string(a.batch), std::to_string(b.batch));
   // Machines are shared: when their limits moved, so did the figures.
   for (const auto& [name, limit, unit] : {std::tuple{"stream", &MachineLimits::stream_gb_per_s, "GB/s"},

@@ -57,6 +57,9 @@ size_t stream_bytes() {
 
 double stream_gb_per_s(ThreadPool& threads) {
   constexpr int64_t kPiece = 1 << 18;  // words: 2 MB
+  // One sequential stream a core leaves a third of the bandwidth unused where the processor prefetches little: eight, fetched
+  // 256 bytes ahead, as kernels that read many rows side by side.
+  constexpr int64_t kStreams = 8, kLine = 8, kAhead = 32;
   const Buffer buffer(stream_bytes());
   uint64_t* words = buffer.as<uint64_t>();
   const int64_t count = static_cast<int64_t>(buffer.size_bytes() / sizeof(uint64_t));
@@ -68,7 +71,13 @@ double stream_gb_per_s(ThreadPool& threads) {
   const double seconds = fastest_seconds(6, [&] {
     threads.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
       uint64_t sum = 0;
-      for (int64_t i = begin; i < end; ++i) sum += words[i];
+      const int64_t length = (end - begin) / (kStreams * kLine) * kLine;
+      for (int64_t i = 0; i < length; i += kLine)
+        for (int64_t stream = 0; stream < kStreams; ++stream) {
+          const uint64_t* line = words + begin + stream * length + i;
+          __builtin_prefetch(line + kAhead);
+          for (int64_t j = 0; j < kLine; ++j) sum += line[j];
+        }
       total.fetch_add(sum, std::memory_order_relaxed);  // so that the sums are not left out
     });
   });

@@ -31,6 +31,15 @@ std::vector<std::string> tiny(std::vector<std::string> more) {
   return arguments;
 }
 
+TEST(Bench, FillsTheCacheWithNoiseAndSaysSo) {
+  const TempDir dir;
+  const std::string file = (dir.path() / "a.json").string();
+  const ProcessResult run = run_fathom(tiny({"--depth", "300", "--fill", "noise", "--batch", "2", "--json", file}));
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, HasSubstr("cache of noise"));
+  EXPECT_EQ(json::parse(contents(file))["cache_content"], "noise");
+}
+
 TEST(Bench, MeasuresWritesAndCompares) {
   const TempDir dir;
   const std::string file = (dir.path() / "a.json").string(), page = (dir.path() / "a.html").string();

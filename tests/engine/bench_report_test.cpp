@@ -40,6 +40,7 @@ BenchReport sound_report() {
   r.batch = 1;
   r.repeat = 3;
   r.chunk = 64;
+  r.cache_content = "computed";
   r.machine = {"a processor", 8, 1'000'000'000};
   r.limits_before = {10, 100};
   r.limits_after = {30, 300};
