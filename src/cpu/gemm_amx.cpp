@@ -48,9 +48,15 @@ struct Panel {
   BF16* row(int64_t j) const { return data + j / kTile * strip_elements + j % kTile * kStep; }
 };
 
+// From an element of a panel of `count` rows to the one to fetch now: 512 further on in its row, or as far into the row `count`
+// rows below. A panel of few rows is read four panels ahead so.
+int64_t elements_ahead(const MatrixView& w, int64_t k0, int64_t count) {
+  constexpr int64_t kAhead = 512;
+  return k0 + kAhead < w.cols ? kAhead : kAhead + (count - 1) * w.cols;
+}
+
 // Rows [begin, end) of a panel, which holds rows [n, n + count) of w along [k0, k0 + 32 · steps), in BF16; zeros past the matrix.
-// While a row is expanded, what will be wanted next is on its way: the same row further on, or, at its end, the row `count`
-// further.
+// While a row is expanded, what will be wanted later is fetched.
 void expand_rows(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool fold_scales, const Panel& panel,
                  int64_t begin, int64_t end) {
   const int64_t width = panel.steps * kStep, used = std::min(width, w.cols - k0), last = std::min(end, count);
@@ -59,7 +65,7 @@ void expand_rows(const MatrixView& w, int64_t n, int64_t count, int64_t k0, bool
     for (int64_t s = 0; s < panel.steps; ++s)
       _mm512_storeu_si512(panel.row(j) + s * kTileElements, _mm512_setzero_si512());
   const int64_t element = static_cast<int64_t>(dtype_size_bytes(w.dtype));
-  const int64_t ahead = (k0 + width < w.cols ? width : count * w.cols - k0) * element;
+  const int64_t ahead = elements_ahead(w, k0, count) * element;
   if (w.dtype == DType::kBF16) {
     for (int64_t j = begin; j < last; ++j) {
       const BF16* in = w.bf16() + (n + j) * w.cols + k0;
@@ -193,10 +199,11 @@ void multiply_few(const GemmArgs& a, Arena& scratch) {
   };
   const auto prepare = [&](const Piece& p, int64_t begin, int64_t end) {
     if (!p.in_place) return expand_rows(w, a.n_begin + p.n, p.count, p.k_step * kStep, fold, p.panel, begin, end);
-    for (int64_t j = begin; j < end; ++j)
-      for (int64_t s = 0; s < p.panel.steps; ++s)
-        _mm_prefetch(reinterpret_cast<const char*>(w.bf16() + (a.n_begin + p.n + j) * w.cols + (p.k_step + s) * kStep),
-                     _MM_HINT_T0);
+    const int64_t ahead = elements_ahead(w, p.k_step * kStep, p.count);
+    for (int64_t j = begin; j < end; ++j) {
+      const BF16* row = w.bf16() + (a.n_begin + p.n + j) * w.cols + p.k_step * kStep;
+      for (int64_t s = 0; s < p.panel.steps; ++s) _mm_prefetch(row + s * kStep + ahead, _MM_HINT_T0);
+    }
   };
   const auto strips_of = [&](const Piece& p) -> Strips {
     if (!p.in_place) return {p.panel.strip(0), p.panel.strip(1)};
