@@ -8,7 +8,7 @@
 // The same, un-absorbed: keys and values of every head are made from the latent rows,
 //   k[s,h,:] = (W^UK[h] c[s,:] | k^R[s,:])    v[s,h,:] = W^UV[h] c[s,:]    o = softmax(scale · q·k) v
 // A key then costs 2·R·(Dn+Dv) FLOP per head once, and a query-key pair 2·(Dn+Dr+Dv) instead of 2·(2R+Dr): for many queries
-// over the same keys, as in a prompt, the lesser work. Backends may use it for rows of a prompt that attend to all they see;
+// over the same keys, as in a prompt, the lesser work. Backends may use it for rows of a prompt, with p = 0 outside S[t];
 // which rows do depends on their positions alone.
 // shapes    q^C (T,H,Dn) · q^R (T,H,Dr) · q^L, o^L (T,H,R) · o (T,H,Dv), all f32 · cache rows as in kv_cache.h
 // numerics  absorb keeps q^C in f32 (scores are what rounding hurts most); attend rounds q^L, q^R and p to BF16,
