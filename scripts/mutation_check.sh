@@ -130,9 +130,8 @@ mutant "Hadamard left out for keys" src/ops/indexer.cpp \
   hadamard(row.data(), dim);' 'row.assign(k, k + dim);'
 mutant "selection: causal mask off by one" src/cpu/backend_indexer.cpp \
   'position_[static_cast<size_t>(tile.first + i)] + 1 - s' 'position_[static_cast<size_t>(tile.first + i)] + 2 - s'
-mutant "dense attention: one key too few" src/cpu/backend.cpp \
-  'rows_of(layer, t), all ? nullptr : selection.index + t * selection.stride, selection.count[t]' \
-  'rows_of(layer, t), all ? nullptr : selection.index + t * selection.stride, std::max(1, selection.count[t] - (all ? 1 : 0))'
+mutant "dense attention: one key too few" src/cpu/backend.cpp 'std::min(size, count - part * size)' \
+  'std::min(size, std::max<int64_t>(1, count - 1 - part * size))'
 mutant "a tile of queries across sequences" src/cpu/backend_indexer.cpp \
   'slice_[static_cast<size_t>(last->first)] == slice_[row])' 'slice_[row] >= 0)'
 mutant "top-k ties reversed" src/ops/indexer.h '(0xffffffffu - index)' '(index)' \
@@ -156,8 +155,10 @@ mutant "portable: block scale of the first column" src/cpu/portable_loops.h 'w_s
   'w_scale ? w_scale[0] : 1.0f'
 mutant "avx512: block scale of the first column" src/cpu/gemm_avx512.cpp 'a.w_scale[j][block]' 'a.w_scale[j][0]'
 mutant "avx512: block scale of the panel's first row" src/cpu/gemm_avx512.cpp \
-  'a.w.scale + n / kFp8Group * groups' 'a.w.scale + a.n_begin / kFp8Group * groups'
-mutant "avx512: reads a row past the panel" src/cpu/gemm_avx512.cpp 'j + std::min(c, n_count - 1)' 'j + c'
+  't.w_scale[c] = fp8 ? a.w.scale + n / kFp8Group * groups' 't.w_scale[c] = fp8 ? a.w.scale + a.n_begin / kFp8Group * groups'
+mutant "avx512: few rows, scale of the first column" src/cpu/gemm_avx512.cpp '(w_scale ? w_scale[block] : 1.0f)' \
+  '(w_scale ? w_scale[0] : 1.0f)'
+mutant "avx512: reads a row past the panel" src/cpu/gemm_avx512.cpp 'j + std::min(c, t.n_count - 1)' 'j + c'
 mutant "absorb: scale of the first latent block" src/cpu/gemm_avx512.cpp \
   'n / kFp8Group * a.w.scale_cols() + r / kFp8Group' 'n / kFp8Group * a.w.scale_cols()'
 mutant "cache: FP8 row's first scale for all" src/ops/kv_cache.cpp 'row + l.rank + 4 * (i / kFp8Group)' 'row + l.rank'
@@ -167,12 +168,17 @@ mutant "w8a8 scales not rounded to powers of two" src/model/runner.cpp \
   'c.ue8m0_activations ? InputRounding::kFp8Pow2 : InputRounding::kFp8' 'InputRounding::kFp8'
 mutant "w8a8 not in effect" src/model/runner.cpp 'settings.numerics == Numerics::kW8A8' 'false'
 mutant "amx: key scale dropped" src/cpu/indexer_amx.cpp '_mm512_mul_ps(sum_lanes(sum), k_s)' 'sum_lanes(sum)'
-mutant "amx: block scale of the first column" src/cpu/gemm_amx.cpp '(k0 + k) / kFp8Group] : 1.0f' '0] : 1.0f'
+mutant "amx: block scale of the first column" src/cpu/gemm_amx.cpp 'w.scale_cols() + (k0 + k) / kFp8Group]' 'w.scale_cols()]'
 mutant "amx: earlier sums not rescaled" src/cpu/attend_amx.cpp '_CMP_NEQ_UQ) == 0) continue;' '_CMP_NEQ_UQ) != 1) continue;'
 mutant "amx: a prompt's row sees one key too many" src/cpu/prompt_amx.cpp \
   'a.first_position + t + i + 1 - a.key_begin - k' 'a.first_position + t + i + 2 - a.key_begin - k'
-mutant "un-absorbed form past the selection" src/cpu/backend.cpp \
-  'settings_.index_topk > 0 ? settings_.index_topk : std' 'settings_.index_topk < 0 ? settings_.index_topk : std'
+mutant "un-absorbed form without the selection" src/cpu/backend.cpp 'selected[i] = all ? nullptr : bits' \
+  'selected[i] = true ? nullptr : bits'
+mutant "avx512: a prompt's earlier sums not rescaled" src/cpu/prompt_avx512.cpp '_mm512_set1_ps(shrink)' '_mm512_set1_ps(1.0f)'
+mutant "parts of keys joined evenly" src/cpu/backend.cpp 'std::exp(results.log_sum[part * group + g] - most) / sum' \
+  '(1.0f / static_cast<float>(parts) + 0 * sum)'
+mutant "a part's sum of powers from its best alone" src/cpu/attend_amx.cpp 'best[h] * a.scale + std::log(total[h])' \
+  'best[h] * a.scale'
 
 # Engine.
 mutant "top-p takes one token too many" src/engine/sampler.cpp 'kept >= params_.top_p * total' \

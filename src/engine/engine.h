@@ -28,7 +28,7 @@ struct EngineSettings {
   Numerics numerics = Numerics::kW8A16;
   LatentFormat latent_format = LatentFormat::kBf16;
   bool reproducible = false;  // decoding has the bits of prefill; prompts cost more
-  int64_t chunk = 512;  // prompt tokens a step; changes speed and memory, never a result
+  int64_t chunk = 512;        // prompt tokens a step; changes speed and memory, never a result
 };
 
 // Owns everything that is shared by conversations. Not thread-safe.

@@ -167,6 +167,8 @@ std::optional<double> cost_per_million(const Hardware& hardware, double tokens_p
 
 Result<PlanInput> read_plan_input(const std::filesystem::path& model, const PlanSettings& settings) {
   FATHOM_CHECK(settings.users >= 1 && settings.chunk >= 1, "{} users, chunk {}", settings.users, settings.chunk);
+  if (!std::filesystem::exists(model))
+    return fail("{}: no such file; expected a checkpoint folder or a config.json", model.string());
   const CheckpointSummary summary = summarize(model);
   if (!summary.problems.empty()) return tl::unexpected(summary.problems.error(model.string()));
   PlanInput input{model.string(), *summary.config, summary.loaded_bytes(), settings};
