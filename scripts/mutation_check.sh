@@ -130,7 +130,7 @@ mutant "Hadamard left out for keys" src/ops/indexer.cpp \
   hadamard(row.data(), dim);' 'row.assign(k, k + dim);'
 mutant "selection: causal mask off by one" src/cpu/backend_indexer.cpp \
   'position_[static_cast<size_t>(tile.first + i)] + 1 - s' 'position_[static_cast<size_t>(tile.first + i)] + 2 - s'
-mutant "dense attention: one key too few" src/cpu/backend.cpp 'std::min(size, count - part * size)' \
+mutant "dense attention: one key too few" src/cpu/backend_attention.cpp 'std::min(size, count - part * size)' \
   'std::min(size, std::max<int64_t>(1, count - 1 - part * size))'
 mutant "a tile of queries across sequences" src/cpu/backend_indexer.cpp \
   'slice_[static_cast<size_t>(last->first)] == slice_[row])' 'slice_[row] >= 0)'
@@ -172,10 +172,10 @@ mutant "amx: block scale of the first column" src/cpu/gemm_amx.cpp 'w.scale_cols
 mutant "amx: earlier sums not rescaled" src/cpu/attend_amx.cpp '_CMP_NEQ_UQ) == 0) continue;' '_CMP_NEQ_UQ) != 1) continue;'
 mutant "amx: a prompt's row sees one key too many" src/cpu/prompt_amx.cpp \
   'a.first_position + t + i + 1 - a.key_begin - k' 'a.first_position + t + i + 2 - a.key_begin - k'
-mutant "un-absorbed form without the selection" src/cpu/backend.cpp 'selected[i] = all ? nullptr : bits' \
-  'selected[i] = true ? nullptr : bits'
+mutant "un-absorbed form without the selection" src/cpu/backend_attention.cpp 'selected[i] = all ? nullptr : bits' \
+  'selected[i] = rows > 0 ? nullptr : bits'
 mutant "avx512: a prompt's earlier sums not rescaled" src/cpu/prompt_avx512.cpp '_mm512_set1_ps(shrink)' '_mm512_set1_ps(1.0f)'
-mutant "parts of keys joined evenly" src/cpu/backend.cpp 'std::exp(results.log_sum[part * group + g] - most) / sum' \
+mutant "parts of keys joined evenly" src/cpu/backend_attention.cpp 'std::exp(results.log_sum[part * group + g] - most) / sum' \
   '(1.0f / static_cast<float>(parts) + 0 * sum)'
 mutant "a part's sum of powers from its best alone" src/cpu/attend_amx.cpp 'best[h] * a.scale + std::log(total[h])' \
   'best[h] * a.scale'

@@ -1,0 +1,247 @@
+// The attention half of the CPU backend: which form a row takes, and how its keys and heads are shared among threads.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include "cpu/backend.h"
+
+namespace fathom::cpu {
+
+namespace {
+constexpr int64_t kRowGrain = 4;  // rows of a task that only writes bits
+// Heads that the kernels of attention take at once: a task's heads begin at a multiple of it.
+constexpr int64_t kHeadGroup = 16;
+}  // namespace
+
+Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
+                          const Selection& selection, float scale) {
+  // 64 rows of 128 heads are 16 MB, and enough for each weight that is expanded.
+  constexpr int64_t kRowsAtOnce = 64;
+  const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2];
+  const Tensor o = make(rows, heads * v_head_dim);
+  const PromptShape shape{kv_b.cols, q_rope.dim[2], nope, v_head_dim};
+  const bool has_prompt_form = kernels_.prompt && !settings_.absorbed_only && kernels_.prompt->fits(shape, kv_b);
+  // While all keys are selected anyway, sparse attention is dense; and for a while after, computing what a mask then drops
+  // takes less time than gathering the selected rows does.
+  int64_t prompt_until = std::numeric_limits<int64_t>::max();
+  if (has_prompt_form && settings_.index_topk > 0)
+    prompt_until = std::max(settings_.index_topk,
+                            settings_.masked_until >= 0 ? settings_.masked_until : kernels_.prompt->masked_until);
+
+  int64_t absorbed_from = 0;  // rows of the step from here on, up to t, wait for the absorbed form
+  const auto absorbed = [&](int64_t end) {
+    for (int64_t t = absorbed_from; t < end; t += kRowsAtOnce) {
+      const ArenaScope temporaries(arena_);
+      const int64_t count = std::min(kRowsAtOnce, end - t);
+      const Tensor q_latent = absorb(q_nope.rows_at(t, count), kv_b, v_head_dim);
+      const Tensor o_latent = attend(layer, q_latent, q_rope.rows_at(t, count), selection, scale, t);
+      project_values_into(o_latent, kv_b, nope, o.rows_at(t, count));
+    }
+  };
+  int64_t t = 0;
+  for (const Slice& slice : step_->slices) {
+    const int64_t count =
+        has_prompt_form && slice.prompt ? std::clamp<int64_t>(prompt_until - slice.start, 0, slice.count) : 0;
+    if (count > 0) {
+      absorbed(t);
+      attend_prompt(layer, q_nope.rows_at(t, count), q_rope.rows_at(t, count), kv_b, selection, t, scale,
+                    o.rows_at(t, count));
+      absorbed_from = t + count;
+    }
+    t += slice.count;
+  }
+  absorbed(rows);
+  return o;
+}
+
+void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b,
+                            const Selection& selection, int64_t first_row, float scale, Tensor o) {
+  const Timed time = timed(Operation::kAttend);
+  const ArenaScope temporaries(arena_);
+  const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], value = o.cols() / heads;
+  const PromptShape shape{kv_b.cols, q_rope.dim[2], q_nope.dim[2], value};
+  const int64_t first_position = position_[static_cast<size_t>(first_row)], visible = first_position + rows;
+  const KvRows kv = rows_of(layer, first_row);
+  // The selection as bits, for rows that do not attend to all they see.
+  const int64_t words = (visible + 63) / 64;
+  const uint64_t** selected = arena_.allocate<const uint64_t*>(static_cast<size_t>(rows));
+  uint64_t* bits = arena_.allocate<uint64_t>(static_cast<size_t>(rows * words));
+  pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t t = first_row + i;
+      const bool all = selection.count[t] == first_position + i + 1;
+      selected[i] = all ? nullptr : bits + i * words;
+      if (all) continue;
+      std::fill_n(bits + i * words, words, 0);
+      for (int64_t s : std::span(selection.index + t * selection.stride, static_cast<size_t>(selection.count[t])))
+        bits[i * words + s / 64] |= uint64_t{1} << s % 64;
+    }
+  });
+  std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt->key_bytes(shape));
+  float* best = arena_.allocate<float>(static_cast<size_t>(heads * rows));
+  float* total = arena_.allocate<float>(static_cast<size_t>(heads * rows));
+  for (int64_t begin = 0; begin < visible; begin += kPromptKeys) {
+    const int64_t end = std::min(visible, begin + kPromptKeys);
+    pool_.parallel_for((end - begin + kPromptPiece - 1) / kPromptPiece, 1, [&](int64_t from, int64_t to, int) {
+      for (int64_t piece = from; piece < to; ++piece)
+        kernels_.prompt->pack_keys(kv, begin + piece * kPromptPiece, std::min(end, begin + (piece + 1) * kPromptPiece),
+                                   keys);
+    });
+    pool_.parallel_for(heads, 1, [&](int64_t from, int64_t to, int worker) {
+      for (int64_t h = from; h < to; ++h) {
+        PromptArgs args;
+        args.shape = shape;
+        args.q_nope = q_nope.at(0, h);
+        args.q_rope = q_rope.at(0, h);
+        args.q_nope_stride = q_nope.stride[0];
+        args.q_rope_stride = q_rope.stride[0];
+        args.rows = rows;
+        args.first_position = first_position;
+        args.selected = selected;
+        args.keys = keys;
+        args.key_begin = begin;
+        args.key_count = end - begin;
+        args.kv_b = kv_b;
+        args.row_begin = h * (shape.nope + value);
+        args.scale = scale;
+        args.best = best + h * rows;
+        args.total = total + h * rows;
+        args.out = o.data + h * value;
+        args.out_stride = o.stride[0];
+        args.last = end == visible;
+        kernels_.prompt->attend(args, worker_arenas_[static_cast<size_t>(worker)]);
+      }
+    });
+  }
+}
+
+Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim) {
+  const Timed time = timed(Operation::kAbsorb);
+  const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2], rank = kv_b.cols;
+  const Tensor y = make(rows, heads * rank).split_heads(heads);
+  pool_.parallel_for(heads, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t h = begin; h < end; ++h)
+      kernels_.absorb(
+          {q_nope.at(0, h), q_nope.stride[0], rows, nope, kv_b, h * (nope + v_head_dim), y.at(0, h), y.stride[0]},
+          worker_arenas_[static_cast<size_t>(worker)]);
+  });
+  return y;
+}
+
+// A row's keys are taken in parts, joined at the end by their shares of the whole sum. How many depends on the number of keys
+// alone, so that a row has the same bits whether its parts are done by one thread or by many.
+Backend::KeyParts Backend::key_parts(int64_t count) {
+  constexpr int64_t kLeast = 512, kMost = 16;  // keys that pay for a task; parts, whose results wait in memory
+  const int64_t parts = std::clamp<int64_t>(count / kLeast, 1, kMost);
+  const int64_t size = (count + parts - 1) / parts;
+  return {(count + size - 1) / size, size};
+}
+
+Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Selection& selection, float scale,
+                       int64_t first_row) {
+  const Timed time = timed(Operation::kAttend);
+  const ArenaScope temporaries(arena_);
+  const int64_t rows = q_latent.rows(), heads = q_latent.dim[1], rank = q_latent.dim[2];
+  int64_t most_parts = 1;
+  for (int64_t i = 0; i < rows; ++i) most_parts = std::max(most_parts, key_parts(selection.count[first_row + i]).count);
+  // With fewer rows than threads, a row's keys are shared out, and then its heads: those of a task share the rows it reads.
+  const int64_t wanted = (2 * pool_.threads() + rows - 1) / rows;
+  const int64_t key_tasks = wanted > 1 ? most_parts : 1;
+  const int64_t most_groups = (heads + kHeadGroup - 1) / kHeadGroup;
+  const int64_t at_once = most_groups / std::clamp<int64_t>((wanted + key_tasks - 1) / key_tasks, 1, most_groups);
+  const int64_t group = at_once * kHeadGroup, head_tasks = (heads + group - 1) / group;
+
+  const auto attend_part = [&](int64_t i, int64_t h, int64_t part, const PartResults& results, Arena& scratch) {
+    const int64_t t = first_row + i, count = selection.count[t], size = key_parts(count).size;
+    const bool all = count == position_[static_cast<size_t>(t)] + 1;
+    AttendArgs args;
+    args.q_latent = q_latent.at(i, h);
+    args.q_latent_stride = q_latent.stride[1];
+    args.q_rope = q_rope.at(i, h);
+    args.q_rope_stride = q_rope.stride[1];
+    args.heads = std::min(group, heads - h);
+    args.kv = rows_of(layer, t);
+    args.first = all ? part * size : 0;
+    args.rows = all ? nullptr : selection.index + t * selection.stride + part * size;
+    args.count = std::min(size, count - part * size);
+    args.scale = scale;
+    args.out = results.out + part * group * rank;
+    args.out_stride = rank;
+    args.log_sum = results.log_sum + part * group;
+    kernels_.attend(args, scratch);
+  };
+  const auto join = [&](int64_t i, int64_t h, const PartResults& results) {
+    const int64_t parts = key_parts(selection.count[first_row + i]).count;
+    for (int64_t g = 0; g < std::min(group, heads - h); ++g) {
+      float* out = q_latent.at(i, h + g);
+      float most = results.log_sum[g], sum = 0;
+      for (int64_t part = 1; part < parts; ++part) most = std::max(most, results.log_sum[part * group + g]);
+      for (int64_t part = 0; part < parts; ++part) sum += std::exp(results.log_sum[part * group + g] - most);
+      std::fill_n(out, rank, 0.0f);
+      for (int64_t part = 0; part < parts; ++part)
+        kernels_.add_weighted(std::exp(results.log_sum[part * group + g] - most) / sum,
+                              results.out + (part * group + g) * rank, rank, out);
+    }
+  };
+  const auto make_results = [&](int64_t tasks, Arena& arena) -> PartResults {
+    return {arena.allocate<float>(static_cast<size_t>(tasks * most_parts * group * rank)),
+            arena.allocate<float>(static_cast<size_t>(tasks * most_parts * group))};
+  };
+  const int64_t tasks = rows * head_tasks;
+  if (key_tasks == 1) {
+    pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+      Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t i = task / head_tasks, h = task % head_tasks * group;
+        const ArenaScope scope(scratch);
+        const PartResults results = make_results(1, scratch);
+        const int64_t parts = key_parts(selection.count[first_row + i]).count;
+        for (int64_t part = 0; part < parts; ++part) attend_part(i, h, part, results, scratch);
+        join(i, h, results);
+      }
+    });
+    return q_latent;
+  }
+  const PartResults all_results = make_results(tasks, arena_);
+  const auto results_of = [&](int64_t task) -> PartResults {
+    return {all_results.out + task * most_parts * group * rank, all_results.log_sum + task * most_parts * group};
+  };
+  pool_.parallel_for(tasks * key_tasks, 1, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t n = begin; n < end; ++n) {
+      const int64_t task = n / key_tasks, part = n % key_tasks, i = task / head_tasks, h = task % head_tasks * group;
+      if (part >= key_parts(selection.count[first_row + i]).count) continue;
+      attend_part(i, h, part, results_of(task), worker_arenas_[static_cast<size_t>(worker)]);
+    }
+  });
+  pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t task = begin; task < end; ++task) join(task / head_tasks, task % head_tasks * group, results_of(task));
+  });
+  return q_latent;
+}
+
+Tensor Backend::project_values(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, int64_t v_head_dim) {
+  const Tensor y = make(o_latent.rows(), o_latent.dim[1] * v_head_dim);
+  project_values_into(o_latent, kv_b, nope_dim, y);
+  return y;
+}
+
+void Backend::project_values_into(Tensor o_latent, const MatrixView& kv_b, int64_t nope_dim, Tensor y) {
+  const Timed time = timed(Operation::kProjectValues);
+  const int64_t rows = o_latent.rows(), heads = o_latent.dim[1], rank = kv_b.cols, v_head_dim = y.cols() / heads;
+  // The inputs of this product are never FP8 (docs/numerics.md).
+  const InputRounding rounding = kv_b.dtype == DType::kF32 ? InputRounding::kExact : InputRounding::kBf16;
+  pool_.parallel_for(heads, 1, [&](int64_t begin, int64_t end, int worker) {
+    Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
+    for (int64_t h = begin; h < end; ++h) {
+      const ArenaScope scope(scratch);
+      const PackedRows packed = make_packed(kernels_.row_format(rounding, kv_b.dtype), rows, rank, scratch);
+      kernels_.pack(packed, rounding, {o_latent.at(0, h), o_latent.stride[0], nullptr}, 0, rows);
+      kernels_.gemm(
+          {packed, kv_b, h * (nope_dim + v_head_dim) + nope_dim, v_head_dim, y.data + h * v_head_dim, y.stride[0]},
+          scratch);
+    }
+  });
+}
+
+}  // namespace fathom::cpu
