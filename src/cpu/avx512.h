@@ -56,6 +56,31 @@ constexpr int64_t bit_matrix(std::initializer_list<int> bits_of_result) {
   return static_cast<int64_t>(m);
 }
 
+// Code: s e3 e2 e1 e0 m2 m1 m0. Upper byte of its BF16: s e3 !e3 !e3 !e3 !e3 e2 e1 (the constant 0x3c inverts). Lower: e0 m2 m1 m0
+// 0000.
+constexpr int64_t kFp8High = bit_matrix({0x10, 0x20, 0x40, 0x40, 0x40, 0x40, 0x40, 0x80});
+constexpr int64_t kFp8Low = bit_matrix({0, 0, 0, 0, 0x01, 0x02, 0x04, 0x08});
+
+// A constant that stays in its register: compilers broadcast it anew in every turn of a loop, which takes the unit that
+// permutes, the busiest here.
+inline __m512i kept(__m512i x) {
+  asm("" : "+v"(x));
+  return x;
+}
+
+// 64 entries of the tables, times 2^exponent. The exponent's last bit is the top bit of the lower byte. `constant` entries (zero, NaN) stay as they are.
+[[maybe_unused]] inline void scale_table(const uint8_t* low, const uint8_t* high, int exponent, __mmask64 constant, __m512i& low_out,
+                        __m512i& high_out) {
+  const __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
+  const bool odd = exponent & 1;
+  const __mmask64 carry = odd ? _mm512_movepi8_mask(l) : 0;
+  const __m512i flipped = _mm512_xor_si512(l, _mm512_set1_epi8(odd ? static_cast<char>(0x80) : 0));
+  __m512i raised = _mm512_add_epi8(h, _mm512_set1_epi8(static_cast<char>((exponent - (odd ? 1 : 0)) / 2)));
+  raised = _mm512_mask_add_epi8(raised, carry, raised, _mm512_set1_epi8(1));
+  low_out = _mm512_mask_mov_epi8(flipped, constant, l);
+  high_out = _mm512_mask_mov_epi8(raised, constant, h);
+}
+
 // E4M3 -> BF16, times 2^exponent, |exponent| ≤ 100: exact. For normal codes every bit of the result is a sum over GF(2) of bits
 // of the code: the BF16 exponent E + 120 is b3 !b3 !b3 !b3 !b3 b2 b1 b0 for the bits of E. Registers with a zero, a subnormal
 // or a NaN, of which trained weights have next to none, take the tables.
@@ -81,8 +106,8 @@ class Fp8Expander {
       second = halves.second;
       return;
     }
-    const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kHigh), 0x3c);
-    const __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kLow), 0);
+    const __m512i high = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kFp8High), 0x3c);
+    const __m512i low = _mm512_gf2p8affine_epi64_epi8(codes, _mm512_set1_epi64(kFp8Low), 0);
     first = _mm512_add_epi16(_mm512_unpacklo_epi8(low, high), raise_);
     second = _mm512_add_epi16(_mm512_unpackhi_epi8(low, high), raise_);
   }
@@ -100,10 +125,6 @@ class Fp8Expander {
   }
 
  private:
-  // Code: s e3 e2 e1 e0 m2 m1 m0. Upper byte: s e3 !e3 !e3 !e3 !e3 e2 e1 (the constant 0x3c inverts). Lower: e0 m2 m1 m0 0000.
-  static constexpr int64_t kHigh = bit_matrix({0x10, 0x20, 0x40, 0x40, 0x40, 0x40, 0x40, 0x80});
-  static constexpr int64_t kLow = bit_matrix({0, 0, 0, 0, 0x01, 0x02, 0x04, 0x08});
-
   struct Halves {
     __m512i first, second;
   };
@@ -118,28 +139,35 @@ class Fp8Expander {
     return {_mm512_unpacklo_epi8(low, high), _mm512_unpackhi_epi8(low, high)};
   }
 
-  // A constant that stays in its register: compilers broadcast it anew in every turn of a loop, which takes the unit that
-  // permutes, the busiest here.
-  static __m512i kept(__m512i x) {
-    asm("" : "+v"(x));
-    return x;
-  }
-
-  // The exponent's last bit is the top bit of the lower byte. `constant` entries (zero, NaN) stay as they are.
-  static void scale_table(const uint8_t* low, const uint8_t* high, int exponent, __mmask64 constant, __m512i& low_out,
-                          __m512i& high_out) {
-    const __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
-    const bool odd = exponent & 1;
-    const __mmask64 carry = odd ? _mm512_movepi8_mask(l) : 0;
-    const __m512i flipped = _mm512_xor_si512(l, _mm512_set1_epi8(odd ? static_cast<char>(0x80) : 0));
-    __m512i raised = _mm512_add_epi8(h, _mm512_set1_epi8(static_cast<char>((exponent - (odd ? 1 : 0)) / 2)));
-    raised = _mm512_mask_add_epi8(raised, carry, raised, _mm512_set1_epi8(1));
-    low_out = _mm512_mask_mov_epi8(flipped, constant, l);
-    high_out = _mm512_mask_mov_epi8(raised, constant, h);
-  }
-
   int exponent_;
   __m512i raise_, size_bits_, least_, range_;
+};
+
+// The same by table alone, where a 32-bit lane holds four codes: values 0 and 1 of each lane in `first`, 2 and 3 in `second`. The
+// tables hold the exponent: for stretches of codes that share one.
+class Fp8WordExpander {
+ public:
+  Fp8WordExpander() { set_exponent(0); }
+
+  void set_exponent(int exponent) {
+    scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low_[0], high_[0]);
+    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low_[1], high_[1]);
+  }
+
+  inline __attribute__((always_inline)) void expand(__m512i codes, __m512i& first, __m512i& second) const {
+    // Unpacking takes the lower and the upper half of each 128 bits: the pairs 0, 1 of four lanes go there, and 2, 3 here.
+    codes = _mm512_shuffle_epi8(
+        codes, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15)));
+    const __m512i low = _mm512_permutex2var_epi8(low_[0], codes, low_[1]);
+    const __m512i high = _mm512_permutex2var_epi8(high_[0], codes, high_[1]);
+    // high | (codes & sign)
+    const __m512i with_sign = _mm512_ternarylogic_epi64(high, codes, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
+    first = _mm512_unpacklo_epi8(low, with_sign);
+    second = _mm512_unpackhi_epi8(low, with_sign);
+  }
+
+ private:
+  __m512i low_[2], high_[2];
 };
 
 [[maybe_unused]] inline __mmask32 mask32(int64_t count) {
@@ -152,14 +180,11 @@ class Fp8Expander {
 
 // acc[i][j] lane h = Σ_p (pair p of key i) · (pair p of head 16j + h): keys are broadcast, lanes are heads, each sum is one
 // chain over the pairs. query is packed [pair][stride heads]. K·NV accumulators + NV + 1 registers: K = 6, NV = 4 fills 29.
+// This one goes on with the chains in acc.
 template <int K, int NV>
-[[maybe_unused]] inline __attribute__((always_inline)) void pair_products(const uint32_t* query, int64_t stride,
-                                                                          const uint32_t* const* key, int64_t pairs,
-                                                                          __m512 (&acc)[K][NV]) {
-#pragma GCC unroll 6
-  for (int i = 0; i < K; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) acc[i][j] = _mm512_setzero_ps();
+[[maybe_unused]] inline __attribute__((always_inline)) void add_pair_products(const uint32_t* query, int64_t stride,
+                                                                              const uint32_t* const* key, int64_t pairs,
+                                                                              __m512 (&acc)[K][NV]) {
 #pragma GCC unroll 1
   for (int64_t p = 0; p < pairs; ++p) {
     __m512i q[NV];
@@ -172,6 +197,17 @@ template <int K, int NV>
       for (int j = 0; j < NV; ++j) acc[i][j] = dp(acc[i][j], k, q[j]);
     }
   }
+}
+
+template <int K, int NV>
+[[maybe_unused]] inline __attribute__((always_inline)) void pair_products(const uint32_t* query, int64_t stride,
+                                                                          const uint32_t* const* key, int64_t pairs,
+                                                                          __m512 (&acc)[K][NV]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < K; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[i][j] = _mm512_setzero_ps();
+  add_pair_products(query, stride, key, pairs, acc);
 }
 
 // 16 values to E4M3 codes: nearest, ties to even, saturating; NaN stays NaN. As to_e4m3 of tensor/dtypes.h.
@@ -211,7 +247,7 @@ template <int K, int NV>
 }
 
 // r[i] lane j <-> r[j] lane i, for 32-bit lanes.
-[[maybe_unused]] inline void transpose16(__m512i (&r)[16]) {
+[[maybe_unused]] inline __attribute__((always_inline)) void transpose16(__m512i (&r)[16]) {
   __m512i t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {

@@ -1,11 +1,12 @@
 // Matrix products in AVX-512 BF16.
-// Layout: everything is summed along K in 16 lanes (lane i holds the pairs k/2 ≡ i mod 16), a 128-wide block at a time:
-//   lanes(block) = Σ of 4 dot products of 32 values;  total += lanes · (weight scale · input scale);  y = Σ lanes of
-//   total
-// That order is the same in every loop below, so a row's result does not depend on how many rows go with it.
+// Lanes are outputs: a register holds 16 weight rows side by side, of each a pair of values along K, and is multiplied with that
+// pair of an input row in all lanes. So every output is one chain along K, in order, whatever tile, thread or batch computes
+// it. Power-of-two block scales are in the exponents of the expanded weights; with any others, and where the inputs have
+// scales, a chain is 128 long and
+//   total += chain · (weight scale · input scale)
 //
-// Few rows read the weights in place and keep their totals in registers. Many rows take 6 × 4 tiles of an expanded panel, whose
-// block sums alone fill the registers: their totals wait in L1.
+// Few rows read the weights where they are, a cache line of 16 rows at a time, and keep all sums in registers. Many rows take
+// 6 × 64 tiles of an expanded panel.
 #include <algorithm>
 #include <cstring>
 
@@ -17,238 +18,362 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int kTileN = 4;           // weight rows of a tile
-constexpr int kTileM = 6;           // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
-constexpr int64_t kPanelRows = 32;  // weight rows expanded at a time: 7,168 wide they are 448 KB of L2
-constexpr int64_t kFewRows = 2;     // up to here weights are expanded in registers: decoding reads each byte once
+constexpr int kTileM = 6;            // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
+constexpr int64_t kGroup = 16;       // weight rows that share a register
+constexpr int64_t kPanelRows = 64;   // weight rows of a panel
+constexpr int64_t kFewRows = 4;      // up to here weights are expanded in registers: decoding reads each byte once
+constexpr int64_t kLine = 64;        // bytes of a weight row taken at once
 
-// How a tile of few rows gets 64 consecutive values of weight row j. `k` is a multiple of 64; past the row's end come zeros,
-// which only the last block can need.
-struct Bf16Source {
-  const BF16* row[kTileN];
-  int64_t k_count;
-  template <bool kWhole>
-  void load(int j, int64_t k, __m512i& first, __m512i& second) const {
-    if constexpr (kWhole) {
-      first = _mm512_loadu_si512(row[j] + k);
-      second = _mm512_loadu_si512(row[j] + k + 32);
-      return;
+// Values along K that a panel holds: 128 KB of L2, or, where few rows soon want the next one, 32 KB of L1.
+int64_t panel_depth(int64_t rows) { return rows <= 48 ? 256 : 1024; }
+
+// Asks for lines of weights in the order in which they will be read: strips of `count` rows, one after the other. Decoding is bound
+// by memory, which likes long strips, and no prefetcher of the processor follows as many rows side by side.
+class ReadAhead {
+ public:
+  // Begins one strip behind the first: that one is about to be read.
+  ReadAhead(const MatrixView& w, int64_t first, int64_t count)
+      : row_(static_cast<const char*>(w.data) + first * w.row_bytes()), row_bytes_(w.row_bytes()), count_(count) {
+    next_strip();
+  }
+
+  inline __attribute__((always_inline)) void fetch(int lines) {
+    for (int i = 0; i < lines; ++i) _mm_prefetch(row_ + at_ + i * kLine, _MM_HINT_T1);
+    at_ += lines * kLine;
+    if (at_ >= end_) next_row();
+  }
+
+ private:
+  // Whole rows, if so many of them leave room in L2 for as many again; else a page of each.
+  static constexpr int64_t kMostBytes = 256 << 10, kStrip = 4096;
+
+  void next_row() {
+    at_ = begin_;
+    row_ += row_bytes_;
+    if (++done_ == count_) {
+      row_ -= count_ * row_bytes_;
+      next_strip();
     }
-    first = _mm512_maskz_loadu_epi16(mask32(k_count - k), row[j] + k);
-    second = _mm512_maskz_loadu_epi16(mask32(k_count - k - 32), row[j] + k + 32);
   }
-};
-struct Fp8Source {
-  const E4M3* row[kTileN];
-  int64_t k_count;
-  Fp8Expander expander;
-  template <bool kWhole>
-  void load(int j, int64_t k, __m512i& first, __m512i& second) const {
-    if constexpr (kWhole) return expander.expand(_mm512_loadu_si512(row[j] + k), first, second);
-    const int64_t left = k_count - k;
-    const __mmask64 mask = left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
-    expander.expand(_mm512_maskz_loadu_epi8(mask, row[j] + k), first, second);
+  void next_strip() {
+    done_ = 0;
+    begin_ = end_;
+    if (begin_ >= row_bytes_ || count_ * row_bytes_ <= kMostBytes) {
+      begin_ = 0;
+      row_ += count_ * row_bytes_;
+    }
+    end_ = count_ * row_bytes_ <= kMostBytes ? row_bytes_ : std::min(row_bytes_, begin_ + kStrip);
+    at_ = begin_;
   }
+
+  const char* row_;
+  int64_t row_bytes_, count_, done_ = 0;
+  int64_t begin_ = 0, end_ = 0, at_ = 0;  // of the strip, in bytes of a row
 };
 
-float block_scale(const float* w_scale, const float* x_scale, int64_t block) {
-  return (w_scale ? w_scale[block] : 1.0f) * (x_scale ? x_scale[block] : 1.0f);
+// Reads 16 weight rows, the first `count` of which exist and share their scales: a line of each, as words [16 rows] of 4 bytes
+// along K.
+template <bool kFp8>
+class WordReader {
+ public:
+  static constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // along K of a line
+  static constexpr int kPairs = kFp8 ? 2 : 1;                   // of a word
+
+  // folded: block scales are powers of two, and go into the exponents.
+  WordReader(const MatrixView& w, int64_t first, int64_t count, bool folded)
+      : w_(w),
+        data_(static_cast<const std::byte*>(w.data) + first * w.row_bytes()),
+        row_bytes_(w.row_bytes()),
+        first_(first),
+        count_(count),
+        folded_(kFp8 && folded) {}
+
+  int64_t count() const { return count_; }
+
+  void begin_block(int64_t block) {
+    if (folded_) expander_.set_exponent(exponent_of(w_.scale[first_ / kFp8Group * w_.scale_cols() + block]));
+  }
+
+  // Of all 16 rows, from value k on.
+  inline __attribute__((always_inline)) void read(int64_t k, __m512i (&word)[16]) const {
+    const std::byte* p = data_ + k * (kLine / kValues);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) word[i] = _mm512_loadu_si512(p + i * row_bytes_);
+    transpose16(word);
+  }
+  // At an edge: of the rows that exist, up to the end of each; zeros for the rest. Touches nothing else.
+  void read_edge(int64_t k, __m512i (&word)[16]) const {
+    alignas(64) std::byte line[kGroup][kLine] = {};
+    const int64_t begin = k * (kLine / kValues), bytes = std::min(kLine, row_bytes_ - begin);
+    for (int64_t i = 0; i < count_; ++i)
+      std::memcpy(line[i], data_ + i * row_bytes_ + begin, static_cast<size_t>(bytes));
+    for (int i = 0; i < 16; ++i) word[i] = _mm512_load_si512(line[i]);
+    transpose16(word);
+  }
+
+  inline __attribute__((always_inline)) void pairs(__m512i word, __m512i (&pair)[kPairs]) const {
+    if constexpr (kFp8)
+      expander_.expand(word, pair[0], pair[1]);
+    else
+      pair[0] = word;
+  }
+
+ private:
+  const MatrixView& w_;
+  const std::byte* data_;
+  int64_t row_bytes_, first_, count_;
+  bool folded_;
+  Fp8WordExpander expander_;
+};
+
+bool scales_folded(const GemmArgs& a) { return a.w.dtype != DType::kF8E4M3 || (a.w.pow2_scale && !a.x.scale); }
+
+// How many of the `count` weight rows from `first` on share the scales of the first.
+int64_t rows_of_one_scale(const MatrixView& w, int64_t first, int64_t count) {
+  return w.dtype == DType::kF8E4M3 ? std::min(count, kFp8Group - first % kFp8Group) : count;
 }
 
-// The first n_count of the four registers' sums over their lanes -> y.
-void store_sums(__m512 a, __m512 b, __m512 c, __m512 d, int64_t n_count, float* y) {
-  // Each step halves the lanes of all four: halves, quarters, then within the quarter that belongs to each.
-  const __m512 ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
-  const __m512 cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
-  __m512 sum = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
-  sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0x4e));
-  sum = _mm512_add_ps(sum, _mm512_permute_ps(sum, 0xb1));
-  const __m512 packed = _mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), sum);
-  _mm512_mask_storeu_ps(y, mask16(n_count), packed);
+// What a chain of a block is multiplied with, where scales are not folded.
+inline __m512 block_scale(const MatrixView& w, int64_t row, const float* x_scale, int64_t block) {
+  const float scale = w.dtype == DType::kF8E4M3 ? w.scale[row / kFp8Group * w.scale_cols() + block] : 1.0f;
+  return _mm512_set1_ps(x_scale ? scale * x_scale[block] : scale);
 }
 
-template <int M>
-struct RowTotals {
-  __m512 lanes[M][kTileN];
-};
-
-// total += x · wᵀ over one block of 128.
-template <int M, bool kWhole, typename Source>
-inline __attribute__((always_inline)) void add_block(const GemmArgs& a, const Source& w, const float* const* w_scale,
-                                                     int64_t block, RowTotals<M>& total) {
-  __m512 acc[M][kTileN];
-#pragma GCC unroll 2
+// y of M input rows and the weight rows of G readers, [j, j + 16·G) of the call's.
+template <int M, int G, bool kFp8>
+void few_rows(const GemmArgs& a, WordReader<kFp8> (&reader)[G], int64_t j, ReadAhead& ahead) {
+  using Reader = WordReader<kFp8>;
+  const bool folded = scales_folded(a);
+  const int64_t k_count = a.w.cols;
+  const uint32_t* x[M];
+  for (int i = 0; i < M; ++i) x[i] = reinterpret_cast<const uint32_t*>(packed_row(a.x, i));
+  __m512 sum[M][G], total[M][G];
   for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < kTileN; ++j) acc[i][j] = _mm512_setzero_ps();
+    for (int g = 0; g < G; ++g) sum[i][g] = total[i][g] = _mm512_setzero_ps();
+  // Words wait in L1, so that the groups' chains take turns.
+  __m512i word[G][16];
+  const auto add = [&](int64_t k) __attribute__((always_inline)) {
+#pragma GCC unroll 16
+    for (int t = 0; t < 16; ++t)
 #pragma GCC unroll 2
-  for (int half = 0; half < 2; ++half) {
-    const int64_t k = block * kFp8Group + half * 64;
-#pragma GCC unroll 4
-    for (int j = 0; j < kTileN; ++j) {
-      __m512i first, second;
-      w.template load<kWhole>(j, k, first, second);
+      for (int g = 0; g < G; ++g) {
+        __m512i pair[Reader::kPairs];
+        reader[g].pairs(word[g][t], pair);
 #pragma GCC unroll 2
+        for (int p = 0; p < Reader::kPairs; ++p)
+#pragma GCC unroll 4
+          for (int i = 0; i < M; ++i)
+            sum[i][g] = dp(sum[i][g], _mm512_set1_epi32(static_cast<int>(x[i][k / 2 + t * Reader::kPairs + p])), pair[p]);
+      }
+  };
+  bool whole = true;
+  for (const Reader& r : reader) whole = whole && r.count() == kGroup;
+  for (int64_t k = 0, block = 0; k < k_count; ++block) {
+    for (Reader& r : reader) r.begin_block(block);
+    const int64_t end = std::min(k_count, (block + 1) * kFp8Group);
+    if (whole)
+      for (; k + Reader::kValues <= end; k += Reader::kValues) {
+#pragma GCC unroll 2
+        for (int g = 0; g < G; ++g) {
+          ahead.fetch(kGroup);
+          reader[g].read(k, word[g]);
+        }
+        add(k);
+      }
+    for (; k < end; k += Reader::kValues) {
+      for (int g = 0; g < G; ++g) reader[g].read_edge(k, word[g]);
+      add(k);
+    }
+    if (folded) continue;
+    for (int g = 0; g < G; ++g)
       for (int i = 0; i < M; ++i) {
-        acc[i][j] = dp(acc[i][j], _mm512_loadu_si512(packed_row(a.x, i) + k), first);
-        acc[i][j] = dp(acc[i][j], _mm512_loadu_si512(packed_row(a.x, i) + k + 32), second);
+        const __m512 scale = block_scale(a.w, a.n_begin + j + kGroup * g, packed_scales(a.x, i), block);
+        total[i][g] = _mm512_fmadd_ps(sum[i][g], scale, total[i][g]);
+        sum[i][g] = _mm512_setzero_ps();
+      }
+  }
+  for (int i = 0; i < M; ++i)
+    for (int g = 0; g < G; ++g)
+      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j + kGroup * g, mask16(reader[g].count()),
+                            folded ? sum[i][g] : total[i][g]);
+}
+
+template <int M, bool kFp8>
+void multiply_in_place(const GemmArgs& a) {
+  const bool folded = scales_folded(a);
+  const auto reader = [&](int64_t j, int64_t count) {
+    return WordReader<kFp8>(a.w, a.n_begin + j, std::min(kGroup, count), folded);
+  };
+  ReadAhead ahead(a.w, a.n_begin, 2 * kGroup);
+  for (int64_t j = 0; j < a.n_count;) {
+    const int64_t count = rows_of_one_scale(a.w, a.n_begin + j, a.n_count - j);
+    // Two groups at once: chains enough to hide the latency of the products.
+    if (count >= 2 * kGroup) {
+      WordReader<kFp8> two[2] = {reader(j, count), reader(j + kGroup, count)};
+      few_rows<M, 2, kFp8>(a, two, j, ahead);
+      j += 2 * kGroup;
+    } else {
+      WordReader<kFp8> one[1] = {reader(j, count)};
+      few_rows<M, 1, kFp8>(a, one, j, ahead);
+      j += one[0].count();
+    }
+  }
+}
+
+// 64 weight rows, the first `count` of which exist, values [k, k + depth) -> [pair][64], zeros where there are none.
+template <bool kFp8>
+void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, int64_t depth, uint32_t* panel) {
+  using Reader = WordReader<kFp8>;
+  const int64_t k_end = std::min(a.w.cols, k_begin + depth);
+  for (int64_t g = 0; g < kPanelRows; g += kGroup) {
+    uint32_t* out = panel + g;
+    int64_t k = k_begin;
+    if (g < count) {
+      const int64_t rows = std::min(kGroup, count - g);
+      Reader reader(a.w, a.n_begin + j + g, rows, scales_folded(a));
+      for (; k < k_end; k += Reader::kValues) {
+        if (k % kFp8Group == 0) reader.begin_block(k / kFp8Group);
+        __m512i word[16];
+        if (rows == kGroup && k + Reader::kValues <= k_end)
+          reader.read(k, word);
+        else
+          reader.read_edge(k, word);
+#pragma GCC unroll 16
+        for (int t = 0; t < 16; ++t) {
+          __m512i pair[Reader::kPairs];
+          reader.pairs(word[t], pair);
+#pragma GCC unroll 2
+          for (int p = 0; p < Reader::kPairs; ++p, out += kPanelRows) _mm512_store_si512(out, pair[p]);
+        }
       }
     }
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < kTileN; ++j)
-      total.lanes[i][j] = _mm512_fmadd_ps(
-          acc[i][j], _mm512_set1_ps(block_scale(w_scale[j], packed_scales(a.x, i), block)), total.lanes[i][j]);
-}
-
-// y[i][j], j < n_count, of all M rows of x.
-template <int M, typename Source>
-void few_rows(const GemmArgs& a, const Source& w, const float* const* w_scale, int64_t n_count, float* y) {
-  RowTotals<M> total;
-#pragma GCC unroll 2
-  for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < kTileN; ++j) total.lanes[i][j] = _mm512_setzero_ps();
-  const int64_t whole = a.x.k / kFp8Group;
-  for (int64_t block = 0; block < whole; ++block) add_block<M, true>(a, w, w_scale, block, total);
-  if (whole * kFp8Group < a.x.k) add_block<M, false>(a, w, w_scale, whole, total);
-  for (int i = 0; i < M; ++i)
-    store_sums(total.lanes[i][0], total.lanes[i][1], total.lanes[i][2], total.lanes[i][3], n_count, y + i * a.y_stride);
-}
-
-// Weights read where they are.
-void multiply_in_place(const GemmArgs& a) {
-  const int64_t k_count = a.w.cols, groups = padded_k(k_count) / kFp8Group;
-  const bool fp8 = a.w.dtype == DType::kF8E4M3;
-  const Fp8Expander expander;
-  for (int64_t j = 0; j < a.n_count; j += kTileN) {
-    const int64_t n_count = std::min<int64_t>(kTileN, a.n_count - j);
-    const float* w_scale[kTileN];
-    Bf16Source bf16{{}, k_count};
-    Fp8Source codes{{}, k_count, expander};
-    for (int64_t c = 0; c < kTileN; ++c) {
-      const int64_t n =
-          a.n_begin + j + std::min(c, n_count - 1);  // past the end: the last row again, its result is dropped
-      w_scale[c] = fp8 ? a.w.scale + n / kFp8Group * groups : nullptr;
-      if (fp8)
-        codes.row[c] = a.w.f8() + n * k_count;
-      else
-        bf16.row[c] = a.w.bf16() + n * k_count;
-    }
-    float* y = a.y + j;
-    if (fp8)
-      a.x.rows == 1 ? few_rows<1>(a, codes, w_scale, n_count, y) : few_rows<2>(a, codes, w_scale, n_count, y);
-    else
-      a.x.rows == 1 ? few_rows<1>(a, bf16, w_scale, n_count, y) : few_rows<2>(a, bf16, w_scale, n_count, y);
+    for (; k < k_begin + depth; k += 2, out += kPanelRows) _mm512_store_si512(out, _mm512_setzero_si512());
   }
 }
 
 struct TileArgs {
-  const BF16* x[kTileM];
-  const BF16* w[kTileN];
-  const float *x_scale[kTileM], *w_scale[kTileN];  // per block of 128; of w null: none
-  int64_t blocks;
+  const uint32_t* x[kTileM];  // pairs
+  const float* x_scale[kTileM];  // of each block; null: none
+  const uint32_t* panel;
+  int64_t pairs;
+  const float* w_scale;  // of each block; null: folded into the panel
   float* y[kTileM];
-  int64_t n_count;  // of the four weight rows, how many are wanted
+  int64_t count;  // of the 64 outputs, how many are wanted
+  bool first;     // nothing in y yet
 };
 
-template <int M, bool kScaledInput>
+// y += x · panel, in one chain with what is in y; with scales, a chain per block.
+template <int M>
 void tile(const TileArgs& a) {
-  alignas(64) float total[M][kTileN][16] = {};
-  for (int64_t block = 0; block < a.blocks; ++block) {
-    __m512 acc[M][kTileN];
+  const __mmask16 wanted[4] = {mask16(a.count), mask16(a.count - 16), mask16(a.count - 32), mask16(a.count - 48)};
+  __m512 acc[M][4];
+  if (!a.w_scale) {
 #pragma GCC unroll 6
     for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < kTileN; ++j) acc[i][j] = _mm512_setzero_ps();
-#pragma GCC unroll 1
-    for (int64_t k = block * kFp8Group; k < (block + 1) * kFp8Group; k += 32) {
-      __m512i w[kTileN];
-#pragma GCC unroll 4
-      for (int j = 0; j < kTileN; ++j) w[j] = _mm512_loadu_si512(a.w[j] + k);
+      for (int j = 0; j < 4; ++j)
+        acc[i][j] = a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted[j], a.y[i] + 16 * j);
+    add_pair_products(a.panel, kPanelRows, a.x, a.pairs, acc);
 #pragma GCC unroll 6
-      for (int i = 0; i < M; ++i) {
-        const __m512i x = _mm512_loadu_si512(a.x[i] + k);
+    for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
-        for (int j = 0; j < kTileN; ++j) acc[i][j] = dp(acc[i][j], x, w[j]);
-      }
-    }
-    __m512 w_scale[kTileN];
-#pragma GCC unroll 4
-    for (int j = 0; j < kTileN; ++j) w_scale[j] = _mm512_set1_ps(a.w_scale[j] ? a.w_scale[j][block] : 1.0f);
-#pragma GCC unroll 6
-    for (int i = 0; i < M; ++i) {
-#pragma GCC unroll 4
-      for (int j = 0; j < kTileN; ++j) {
-        const __m512 scale = kScaledInput ? _mm512_mul_ps(w_scale[j], _mm512_set1_ps(a.x_scale[i][block])) : w_scale[j];
-        _mm512_store_ps(total[i][j], _mm512_fmadd_ps(acc[i][j], scale, _mm512_load_ps(total[i][j])));
-      }
-    }
+      for (int j = 0; j < 4; ++j) _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted[j], acc[i][j]);
+    return;
   }
-  for (int i = 0; i < M; ++i)
-    store_sums(_mm512_load_ps(total[i][0]), _mm512_load_ps(total[i][1]), _mm512_load_ps(total[i][2]),
-               _mm512_load_ps(total[i][3]), a.n_count, a.y[i]);
+  constexpr int64_t kBlockPairs = kFp8Group / 2;
+  for (int64_t block = 0; block * kBlockPairs < a.pairs; ++block) {
+    const uint32_t* x[M];
+    for (int i = 0; i < M; ++i) x[i] = a.x[i] + block * kBlockPairs;
+    pair_products(a.panel + block * kBlockPairs * kPanelRows, kPanelRows, x, kBlockPairs, acc);
+#pragma GCC unroll 6
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        const __m512 scale = _mm512_set1_ps(a.x_scale[i] ? a.w_scale[block] * a.x_scale[i][block] : a.w_scale[block]);
+        const __m512 total = a.first && block == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted[j], a.y[i] + 16 * j);
+        _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted[j], _mm512_fmadd_ps(acc[i][j], scale, total));
+      }
+  }
 }
 
-using TileFunction = void (*)(const TileArgs&);
-constexpr TileFunction kTiles[2][kTileM] = {
-    {tile<1, false>, tile<2, false>, tile<3, false>, tile<4, false>, tile<5, false>, tile<6, false>},
-    {tile<1, true>, tile<2, true>, tile<3, true>, tile<4, true>, tile<5, true>, tile<6, true>}};
+// Asks for a panel's bytes in as many parts as one likes.
+class PanelAhead {
+ public:
+  PanelAhead(const MatrixView& w, int64_t first, int64_t k, int64_t depth) {
+    const int64_t value_bytes = w.row_bytes() / w.cols;
+    rows_ = std::clamp<int64_t>(w.rows - first, 0, kPanelRows);
+    row_bytes_ = w.row_bytes();
+    lines_ = std::min(depth, w.cols - k) * value_bytes / kLine;
+    row_ = static_cast<const char*>(w.data) + first * row_bytes_ + k * value_bytes;
+  }
+  // parts: how many are left, this one included.
+  void fetch(int64_t parts) {
+    for (int64_t rows = (rows_ + parts - 1) / parts; rows > 0 && rows_ > 0; --rows, --rows_, row_ += row_bytes_)
+      for (int64_t i = 0; i < lines_; ++i) _mm_prefetch(row_ + i * kLine, _MM_HINT_T1);
+  }
 
-// Weight rows n_begin + [first, first + count), at most kPanelRows.
-void multiply_panel(const GemmArgs& a, int64_t first, int64_t count, Arena& scratch) {
+ private:
+  int64_t rows_, row_bytes_, lines_;
+  const char* row_;
+};
+
+constexpr void (*kTiles[kTileM])(const TileArgs&) = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
+
+void multiply_panels(const GemmArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
-  const int64_t k_count = a.w.cols, padded = padded_k(k_count), groups = padded / kFp8Group;
-  const bool fp8 = a.w.dtype == DType::kF8E4M3;
-  BF16* panel = nullptr;  // BF16 rows serve as they are, unless their end needs padding
-  if (fp8 || k_count != padded) {
-    panel = scratch.allocate<BF16>(static_cast<size_t>(count * padded));
-    const Fp8Expander expander;
-    for (int64_t j = 0; j < count; ++j) {
-      BF16* out = panel + j * padded;
-      const int64_t n = a.n_begin + first + j, written = fp8 ? (k_count + 63) / 64 * 64 : k_count;
-      if (fp8)
-        expander.expand_row(a.w.f8() + n * k_count, k_count, out);
-      else
-        std::copy_n(a.w.bf16() + n * k_count, k_count, out);
-      std::memset(static_cast<void*>(out + written), 0, static_cast<size_t>(padded - written) * sizeof(BF16));
-    }
-  }
+  const int64_t padded = padded_k(a.w.cols), most_depth = std::min(padded, panel_depth(a.x.rows));
+  const bool fp8 = a.w.dtype == DType::kF8E4M3, folded = scales_folded(a);
+  uint32_t* panel = scratch.allocate<uint32_t>(static_cast<size_t>(most_depth / 2 * kPanelRows));
+  float* w_scale = folded ? nullptr : scratch.allocate<float>(static_cast<size_t>(most_depth / kFp8Group));
   TileArgs t{};
-  t.blocks = groups;
-  for (int64_t i = 0; i < a.x.rows; i += kTileM) {
-    const int64_t m = std::min<int64_t>(kTileM, a.x.rows - i);
-    for (int64_t j = 0; j < count; j += kTileN) {
-      t.n_count = std::min<int64_t>(kTileN, count - j);
-      for (int64_t r = 0; r < m; ++r) {
-        t.x[r] = packed_row(a.x, i + r);
-        t.x_scale[r] = packed_scales(a.x, i + r);
-        t.y[r] = a.y + (i + r) * a.y_stride + first + j;
+  t.panel = panel;
+  t.w_scale = w_scale;
+  for (int64_t j = 0; j < a.n_count; j += t.count) {
+    t.count = std::min(kPanelRows, rows_of_one_scale(a.w, a.n_begin + j, a.n_count - j));
+    for (int64_t k = 0; k < padded; k += most_depth) {
+      const int64_t depth = std::min(most_depth, padded - k);
+      (fp8 ? expand_panel<true> : expand_panel<false>)(a, j, t.count, k, depth, panel);
+      for (int64_t b = 0; !folded && b < depth / kFp8Group; ++b)
+        w_scale[b] = fp8 ? a.w.scale[(a.n_begin + j) / kFp8Group * a.w.scale_cols() + k / kFp8Group + b] : 1.0f;
+      t.pairs = depth / 2;
+      t.first = k == 0;
+      // The next panel comes from memory while this one is multiplied.
+      const bool last = k + depth >= padded;
+      PanelAhead ahead(a.w, a.n_begin + (last ? j + t.count : j), last ? 0 : k + depth, depth);
+      // Tiles as even as can be: one of few rows has too few chains to hide the latency of the products.
+      for (int64_t i = 0, tiles = (a.x.rows + kTileM - 1) / kTileM, m = 0; i < a.x.rows; i += m, --tiles) {
+        m = (a.x.rows - i + tiles - 1) / tiles;
+        for (int64_t r = 0; r < m; ++r) {
+          t.x[r] = reinterpret_cast<const uint32_t*>(packed_row(a.x, i + r) + k);
+          const float* x_scale = packed_scales(a.x, i + r);
+          t.x_scale[r] = x_scale ? x_scale + k / kFp8Group : nullptr;
+          t.y[r] = a.y + (i + r) * a.y_stride + j;
+        }
+        ahead.fetch(tiles);
+        kTiles[m - 1](t);
       }
-      for (int64_t c = 0; c < kTileN; ++c) {
-        const int64_t local =
-            j + std::min(c, t.n_count - 1);  // past the end: the last row again, its result is dropped
-        const int64_t n = a.n_begin + first + local;
-        t.w[c] = panel ? panel + local * padded : a.w.bf16() + n * k_count;
-        t.w_scale[c] = fp8 ? a.w.scale + n / kFp8Group * groups : nullptr;
-      }
-      kTiles[a.x.scale != nullptr][m - 1](t);
     }
   }
 }
+
+template <int M>
+void multiply_few(const GemmArgs& a) {
+  a.w.dtype == DType::kF8E4M3 ? multiply_in_place<M, true>(a) : multiply_in_place<M, false>(a);
+}
+constexpr void (*kFew[kFewRows])(const GemmArgs&) = {multiply_few<1>, multiply_few<2>, multiply_few<3>,
+                                                     multiply_few<4>};
 
 }  // namespace
 
 void gemm(const GemmArgs& a, Arena& scratch) {
   if (a.x.format == RowFormat::kF32)
     gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
+  else if (a.x.rows == 0)
+    return;
   else if (a.x.rows <= kFewRows)
-    multiply_in_place(a);
+    kFew[a.x.rows - 1](a);
   else
-    for (int64_t n = 0; n < a.n_count; n += kPanelRows)
-      multiply_panel(a, n, std::min(kPanelRows, a.n_count - n), scratch);
+    multiply_panels(a, scratch);
 }
 
 namespace {
