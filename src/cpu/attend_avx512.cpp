@@ -1,4 +1,4 @@
-// Sparse MLA for one query in AVX-512 BF16, online softmax over blocks of 64 gathered rows.
+// Sparse MLA for one query in AVX-512 BF16, online softmax over blocks of 128 gathered rows.
 //   scores  lanes are heads: a key's pair of dims is broadcast in place against Q packed [pair][head]
 //   values  lanes are latent dims: rows are interleaved by pairs once per block, probabilities broadcast
 // Each score is one chain over the dims and each output one chain over the keys, whatever the tile shapes: a head's
@@ -15,38 +15,48 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int64_t kKeyBlock = 64;
-constexpr int kKeyTile = 6;   // × 4 registers of heads = 24 accumulators
-constexpr int kHeadTile = 6;  // × 4 registers of latent dims
+constexpr int64_t kKeyBlock = 128;  // scores, probabilities and values of 128 heads: 450 KB of L2
+constexpr int kKeyTile = 12;        // most keys of a tile: 6 × 4, 12 × 2 or 12 × 1 registers of heads
+constexpr int kHeadTile = 6;        // × 4 registers of latent dims
 
 struct Block {
   const uint32_t* key[kKeyBlock + kKeyTile];  // rows as BF16 pairs; padded by repeating the last
   int64_t count = 0;
+  const std::byte* next[kKeyBlock];  // rows of the next block: selected ones lie anywhere in memory, and are asked for early
+  int64_t next_count = 0, row_bytes = 0;
+
+  inline void fetch_next(int64_t begin, int64_t end) const {
+    for (int64_t i = begin; i < std::min(end, next_count); ++i)
+      for (int64_t at = 0; at < row_bytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(next[i]) + at, _MM_HINT_T1);
+  }
 };
 
-// score[key][head] for NV·16 heads.
-template <int NV>
+// score[key][head] of K keys and NV·16 heads: as many chains as hide the latency of the products, where registers allow.
+template <int K, int NV>
 inline __attribute__((always_inline)) void score_tile(const uint32_t* query, int64_t heads, const uint32_t* const* key,
-                                                      int64_t pairs, int count, float* score) {
-  __m512 acc[kKeyTile][NV];
+                                                      int64_t pairs, int64_t count, float* score) {
+  __m512 acc[K][NV];
   pair_products(query, heads, key, pairs, acc);
-#pragma GCC unroll 6
-  for (int i = 0; i < kKeyTile; ++i)
+#pragma GCC unroll 12
+  for (int i = 0; i < K; ++i)
     if (i < count)
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) _mm512_storeu_ps(score + i * heads + 16 * j, acc[i][j]);
 }
 
-void scores(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, float* score) {
-  for (int64_t s = 0; s < block.count; s += kKeyTile) {
-    const int count = static_cast<int>(std::min<int64_t>(kKeyTile, block.count - s));
-    int64_t h = 0;
-    for (; h + 64 <= heads; h += 64)
-      score_tile<4>(query + h, heads, block.key + s, pairs, count, score + s * heads + h);
-    for (; h + 32 <= heads; h += 32)
-      score_tile<2>(query + h, heads, block.key + s, pairs, count, score + s * heads + h);
-    for (; h < heads; h += 16) score_tile<1>(query + h, heads, block.key + s, pairs, count, score + s * heads + h);
+template <int K, int NV>
+void score_keys(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, bool first, float* score) {
+  for (int64_t s = 0; s < block.count; s += K) {
+    if (first) block.fetch_next(s, s + K);
+    score_tile<K, NV>(query, heads, block.key + s, pairs, block.count - s, score + s * heads);
   }
+}
+
+void scores(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, float* score) {
+  int64_t h = 0;
+  for (; h + 64 <= heads; h += 64) score_keys<6, 4>(query + h, heads, block, pairs, h == 0, score + h);
+  for (; h + 32 <= heads; h += 32) score_keys<12, 2>(query + h, heads, block, pairs, h == 0, score + h);
+  for (; h < heads; h += 16) score_keys<12, 1>(query + h, heads, block, pairs, h == 0, score + h);
 }
 
 // Two f32 registers of 16 heads -> one register of 16 BF16 pairs (low half from a).
@@ -128,25 +138,37 @@ inline __attribute__((always_inline)) void value_tile(const uint32_t* prob, int6
     for (int j = 0; j < NV; ++j) _mm512_storeu_ps(sum + i * width + 16 * j, acc[i][j]);
 }
 
+template <int H>
+void value_rows(const uint32_t* prob, int64_t heads, const uint32_t* values, int64_t width, int64_t pairs,
+                const float* shrink, float* sum) {
+  int64_t r = 0;
+  for (; r + 64 <= width; r += 64) value_tile<H, 4>(prob, heads, values + r, width, pairs, shrink, sum + r);
+  if (r < width) value_tile<H, 2>(prob, heads, values + r, width, pairs, shrink, sum + r);
+}
+
 void accumulate(const uint32_t* prob, int64_t heads, const uint32_t* values, int64_t width, int64_t pairs,
                 const float* shrink, float* sum) {
-  for (int64_t r = 0; r < width; r += 32) {
-    const bool wide = r + 64 <= width;
-    int64_t h = 0;
-    for (; h + kHeadTile <= heads; h += kHeadTile) {
-      if (wide)
-        value_tile<kHeadTile, 4>(prob + h, heads, values + r, width, pairs, shrink + h, sum + h * width + r);
-      else
-        value_tile<kHeadTile, 2>(prob + h, heads, values + r, width, pairs, shrink + h, sum + h * width + r);
-    }
-    for (; h < heads; ++h) {
-      if (wide)
-        value_tile<1, 4>(prob + h, heads, values + r, width, pairs, shrink + h, sum + h * width + r);
-      else
-        value_tile<1, 2>(prob + h, heads, values + r, width, pairs, shrink + h, sum + h * width + r);
-    }
-    if (wide) r += 32;
+  using Rows = void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, int64_t, const float*, float*);
+  constexpr Rows kRows[kHeadTile] = {value_rows<1>, value_rows<2>, value_rows<3>,
+                                     value_rows<4>, value_rows<5>, value_rows<6>};
+  // Tiles as even as can be: few heads are too few chains to hide the latency of the products.
+  for (int64_t h = 0, tiles = (heads + kHeadTile - 1) / kHeadTile, n = 0; h < heads; h += n, --tiles) {
+    n = (heads - h + tiles - 1) / tiles;
+    kRows[n - 1](prob + h, heads, values, width, pairs, shrink + h, sum + h * width);
   }
+}
+
+// Rows (heads, count) f32 -> words [pair][padded heads] of BF16 pairs, zeros for heads that are only padding.
+void pack_query(const float* rows, int64_t stride, int64_t heads, int64_t padded, int64_t count, uint32_t* words) {
+  for (int64_t h = 0; h < padded; h += 16)
+    for (int64_t d = 0; d < count; d += 32) {
+      __m512i row[16];
+      for (int64_t i = 0; i < 16; ++i)
+        row[i] = h + i < heads ? load_as_bf16(rows + (h + i) * stride + d, count - d) : _mm512_setzero_si512();
+      transpose16(row);
+      for (int64_t p = 0; p < std::min<int64_t>(16, (count - d) / 2); ++p)
+        _mm512_storeu_si512(words + (d / 2 + p) * padded + h, row[p]);
+    }
 }
 
 }  // namespace
@@ -167,23 +189,22 @@ void attend(const AttendArgs& a, Arena& scratch) {
   const bool fp8 = layout.format == LatentFormat::kFp8;
   BF16* expanded = fp8 ? scratch.allocate<BF16>(static_cast<size_t>(kKeyBlock * (dims + 64))) : nullptr;
 
-  const auto q_bits = [&](int64_t h, int64_t d) -> uint32_t {
-    if (h >= a.heads) return 0;
-    const float x = d < rank ? a.q_latent[h * a.q_latent_stride + d] : a.q_rope[h * a.q_rope_stride + d - rank];
-    return to_bf16(x).bits;
-  };
-  for (int64_t p = 0; p < pairs; ++p)
-    for (int64_t h = 0; h < heads; ++h) query[p * heads + h] = q_bits(h, 2 * p) | (q_bits(h, 2 * p + 1) << 16);
+  pack_query(a.q_latent, a.q_latent_stride, a.heads, heads, rank, query);
+  pack_query(a.q_rope, a.q_rope_stride, a.heads, heads, layout.rope_dim, query + rank / 2 * heads);
   std::memset(sum, 0, static_cast<size_t>(heads * width) * sizeof(float));
   std::fill_n(best, heads, -std::numeric_limits<float>::max());  // finite: −inf − −inf would be NaN
   std::fill_n(total, heads, 0.0f);
 
   const Fp8Expander expander;
+  const auto row_at = [&](int64_t i) { return a.kv.latent(a.rows ? a.rows[i] : a.first + i); };
   Block block;
+  block.row_bytes = layout.latent_row_bytes();
   for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
     block.count = std::min(kKeyBlock, a.count - begin);
+    block.next_count = std::min(kKeyBlock, a.count - begin - block.count);
+    for (int64_t i = 0; i < block.next_count; ++i) block.next[i] = row_at(begin + block.count + i);
     for (int64_t i = 0; i < block.count; ++i) {
-      const std::byte* row = a.kv.latent(a.rows ? a.rows[begin + i] : a.first + begin + i);
+      const std::byte* row = row_at(begin + i);
       if (fp8) {
         BF16* out = expanded + i * (dims + 64);  // the expander writes up to 63 values past the latent
         expander.expand_row(reinterpret_cast<const E4M3*>(row), rank, out);

@@ -190,7 +190,7 @@ template <int K, int NV>
     __m512i q[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) q[j] = _mm512_loadu_si512(query + p * stride + 16 * j);
-#pragma GCC unroll 6
+#pragma GCC unroll 16
     for (int i = 0; i < K; ++i) {
       const __m512i k = _mm512_set1_epi32(static_cast<int>(key[i][p]));
 #pragma GCC unroll 4

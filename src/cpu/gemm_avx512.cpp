@@ -405,9 +405,71 @@ void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t
       _mm512_mask_storeu_ps(a.y + (first + i) * a.y_stride + r + 16 * j, mask16(a.w.cols - r - 16 * j), acc[i][j]);
 }
 
+// Few rows of q read W^UK where it is, 128 latent dims at a time. A register of BF16 holds 16 pairs: their first values in the lower
+// halves, which shifted up are float32, their second values in the upper ones, which are that already.
+template <int M>
+void absorb_few(const AbsorbArgs& a) {
+  constexpr int64_t kColumns = 128, kRowsAhead = 16;
+  const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
+  const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const bool fp8 = a.w.dtype == DType::kF8E4M3;
+  for (int64_t r = 0; r < a.w.cols; r += kColumns) {
+    const int64_t left = a.w.cols - r;
+    __m512 acc[M][4][2];  // of 32 columns each: first and second values of the pairs
+    for (auto& row : acc)
+      for (auto& pair : row) pair[0] = pair[1] = _mm512_setzero_ps();
+    for (int64_t d = 0; d < a.nope;) {
+      const int64_t n = a.row_begin + d, end = fp8 ? std::min(a.nope, d + kFp8Group - n % kFp8Group) : a.nope;
+      const Fp8Expander expander(
+          fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0);
+      for (; d < end; ++d) {
+        // The first columns bring whole rows, one after the other; the others find them in L2.
+        if (r == 0)
+          for (int64_t line = 0; line < a.w.row_bytes(); line += kLine)
+            _mm_prefetch(static_cast<const char*>(a.w.data) + (a.row_begin + d + kRowsAhead) * a.w.row_bytes() + line, _MM_HINT_T0);
+        __m512i pairs[4];
+        const int64_t at = (a.row_begin + d) * a.w.cols + r;
+        if (fp8) {
+          const auto codes = [&](int64_t i) {
+            const __mmask64 mask = left >= i + 64 ? ~__mmask64{0} : left <= i ? 0 : (__mmask64{1} << (left - i)) - 1;
+            return _mm512_maskz_loadu_epi8(mask, a.w.f8() + at + i);
+          };
+          expander.expand(codes(0), pairs[0], pairs[1]);
+          expander.expand(codes(64), pairs[2], pairs[3]);
+        } else {
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) pairs[i] = _mm512_maskz_loadu_epi16(mask32(left - 32 * i), a.w.bf16() + at + 32 * i);
+        }
+#pragma GCC unroll 3
+        for (int m = 0; m < M; ++m) {
+          const __m512 x = _mm512_set1_ps(a.q[m * a.q_stride + d]);
+#pragma GCC unroll 4
+          for (int i = 0; i < 4; ++i) {
+            acc[m][i][0] = _mm512_fmadd_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(pairs[i], 16)), acc[m][i][0]);
+            acc[m][i][1] = _mm512_fmadd_ps(x, _mm512_castsi512_ps(_mm512_and_si512(pairs[i], upper)), acc[m][i][1]);
+          }
+        }
+      }
+    }
+    for (int m = 0; m < M; ++m)
+      for (int i = 0; i < 4; ++i) {
+        float* y = a.y + m * a.y_stride + r + 32 * i;
+        const auto store = [&](__m512i order, int64_t offset) {
+          _mm512_mask_storeu_ps(y + offset, mask16(left - 32 * i - offset),
+                                _mm512_permutex2var_ps(acc[m][i][0], order, acc[m][i][1]));
+        };
+        store(low_half, 0);
+        store(high_half, 16);
+      }
+  }
+}
+
 }  // namespace
 
 void absorb(const AbsorbArgs& a, Arena& scratch) {
+  if (a.m <= 3 && a.w.dtype != DType::kF32 && (a.w.dtype != DType::kF8E4M3 || a.w.pow2_scale))
+    return a.m == 1 ? absorb_few<1>(a) : a.m == 2 ? absorb_few<2>(a) : absorb_few<3>(a);
   // Lanes are latent dims; the sum runs over the rows d of W^UK in rising order.
   const ArenaScope scope(scratch);
   const int64_t rank = a.w.cols, padded = (rank + 63) / 64 * 64;

@@ -12,20 +12,48 @@ namespace {
 // Packed query: weights (Hp) f32, then for each pair of dims: (Hp) BF16 pairs. Hp: heads padded to 16 with weight 0.
 int64_t padded_heads(int64_t heads) { return (heads + 15) / 16 * 16; }
 
-constexpr int kKeys = 6;  // keys of a tile
-
-// Adds the heads [16·NV·v0, …) to sum[i]. NV registers of heads, kKeys keys: at most 24 accumulators.
-template <int NV>
+// Adds the heads [16·NV·v0, …) to sum[i]. NV registers of heads, K keys: at most 24 accumulators, and enough to hide the latency
+// of the products.
+template <int K, int NV>
 inline __attribute__((always_inline)) void accumulate(const uint32_t* query, const float* weights, int64_t stride,
-                                                      const uint32_t* const* key, int64_t pairs, __m512* sum) {
-  __m512 acc[kKeys][NV];
+                                                      const uint32_t* const* key, int64_t pairs, __m512 (&sum)[K]) {
+  __m512 acc[K][NV];
   pair_products(query, stride, key, pairs, acc);
   const __m512 zero = _mm512_setzero_ps();
-#pragma GCC unroll 6
-  for (int i = 0; i < kKeys; ++i)
+#pragma GCC unroll 16
+  for (int i = 0; i < K; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j)
       sum[i] = _mm512_fmadd_ps(_mm512_max_ps(zero, acc[i][j]), _mm512_loadu_ps(weights + 16 * j), sum[i]);
+}
+
+struct ScoreArgs {
+  const uint32_t* query;
+  const float* weights;
+  int64_t padded, pairs;  // heads, pairs of dims
+  const BF16* keys;
+  int64_t dim;
+  const float* scales;
+  int64_t count;
+  float* score;
+};
+
+// K keys at a time, NV registers of heads or what is left of them. A key's score does not depend on K.
+template <int K, int NV>
+void score_keys(const ScoreArgs& a) {
+  for (int64_t s = 0; s < a.count; s += K) {
+    const uint32_t* key[K];
+    for (int x = 0; x < K; ++x)
+      key[x] = reinterpret_cast<const uint32_t*>(a.keys + std::min(s + x, a.count - 1) * a.dim);
+    __m512 sum[K];
+#pragma GCC unroll 16
+    for (int x = 0; x < K; ++x) sum[x] = _mm512_setzero_ps();
+    int64_t h = 0;
+    for (; h + 16 * NV <= a.padded; h += 16 * NV)
+      accumulate<K, NV>(a.query + h, a.weights + h, a.padded, key, a.pairs, sum);
+    for (; h < a.padded; h += 16) accumulate<K, 1>(a.query + h, a.weights + h, a.padded, key, a.pairs, sum);
+    for (int x = 0; x < K && s + x < a.count; ++x) a.score[s + x] = _mm512_reduce_add_ps(sum[x]) * a.scales[s + x];
+  }
 }
 
 }  // namespace
@@ -63,19 +91,8 @@ void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t d
   for (int64_t i = 0; i < m; ++i) {
     const float* weights = static_cast<const float*>(packed[i]);
     const uint32_t* query = static_cast<const uint32_t*>(packed[i]) + padded;
-    for (int64_t s = 0; s < count; s += kKeys) {
-      const uint32_t* key[kKeys];
-      for (int x = 0; x < kKeys; ++x)
-        key[x] = reinterpret_cast<const uint32_t*>(keys + std::min(s + x, count - 1) * dim);
-      __m512 sum[kKeys];
-      for (__m512& v : sum) v = _mm512_setzero_ps();
-      int64_t h = 0;
-      for (; h + 64 <= padded; h += 64) accumulate<4>(query + h, weights + h, padded, key, pairs, sum);
-      for (; h + 32 <= padded; h += 32) accumulate<2>(query + h, weights + h, padded, key, pairs, sum);
-      for (; h < padded; h += 16) accumulate<1>(query + h, weights + h, padded, key, pairs, sum);
-      for (int x = 0; x < kKeys && s + x < count; ++x)
-        score[i * kBlockTokens + s + x] = _mm512_reduce_add_ps(sum[x]) * scales[s + x];
-    }
+    const ScoreArgs args{query, weights, padded, pairs, keys, dim, scales, count, score + i * kBlockTokens};
+    padded <= 16 ? score_keys<16, 1>(args) : padded <= 32 ? score_keys<12, 2>(args) : score_keys<6, 4>(args);
   }
 }
 
