@@ -1,5 +1,6 @@
-// Lightning-indexer scores in AVX-512 BF16: lanes are heads. A key's pair of values is broadcast and multiplied with
-// that pair of all heads; the epilogue (relu, weight, sum over heads, key scale) never leaves the registers.
+// Lightning-indexer scores in AVX-512 BF16: lanes are keys. A head's pair of values is broadcast and multiplied with that pair of
+// 64 keys; relu, weight and the sum over heads follow in the same lanes, head after head, so that no lane is idle however few
+// heads there are.
 #include <algorithm>
 
 #include "cpu/avx512.h"
@@ -9,90 +10,86 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-// Packed query: weights (Hp) f32, then for each pair of dims: (Hp) BF16 pairs. Hp: heads padded to 16 with weight 0.
-int64_t padded_heads(int64_t heads) { return (heads + 15) / 16 * 16; }
+// Packed query: weights (heads, padded to 16) f32, then the heads' rows of dim BF16.
+int64_t weight_floats(int64_t heads) { return round_up(heads, 16); }
 
-// Adds the heads [16·NV·v0, …) to sum[i]. NV registers of heads, K keys: at most 24 accumulators, and enough to hide the latency
-// of the products.
-template <int K, int NV>
-inline __attribute__((always_inline)) void accumulate(const uint32_t* query, const float* weights, int64_t stride,
-                                                      const uint32_t* const* key, int64_t pairs, __m512 (&sum)[K]) {
-  __m512 acc[K][NV];
-  pair_products(query, stride, key, pairs, acc);
-  const __m512 zero = _mm512_setzero_ps();
+constexpr int kHeadTile = 6;  // × 4 registers of keys
+
+// Keys [0, count) -> words [pair of dims][64 keys]; those behind are zeros.
+void pack_keys(const E4M3* codes, int64_t dim, int64_t count, uint32_t* words) {
+  const Fp8WordExpander expander;
+  for (int64_t s = 0; s < kBlockTokens; s += 16)
+    for (int64_t d = 0; d < dim; d += 64) {
+      const __mmask64 mask = dim - d >= 64 ? ~__mmask64{0} : (__mmask64{1} << (dim - d)) - 1;
+      __m512i word[16];
+      for (int64_t i = 0; i < 16; ++i)
+        word[i] = s + i < count ? _mm512_maskz_loadu_epi8(mask, codes + (s + i) * dim + d) : _mm512_setzero_si512();
+      transpose16(word);
+      uint32_t* out = words + d / 2 * kBlockTokens + s;
 #pragma GCC unroll 16
-  for (int i = 0; i < K; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j)
-      sum[i] = _mm512_fmadd_ps(_mm512_max_ps(zero, acc[i][j]), _mm512_loadu_ps(weights + 16 * j), sum[i]);
+      for (int t = 0; t < 16; ++t, out += 2 * kBlockTokens) {
+        __m512i first, second;
+        expander.expand(word[t], first, second);
+        _mm512_store_si512(out, first);
+        _mm512_store_si512(out + kBlockTokens, second);
+      }
+    }
 }
 
-struct ScoreArgs {
-  const uint32_t* query;
-  const float* weights;
-  int64_t padded, pairs;  // heads, pairs of dims
-  const BF16* keys;
-  int64_t dim;
-  const float* scales;
-  int64_t count;
-  float* score;
-};
-
-// K keys at a time, NV registers of heads or what is left of them. A key's score does not depend on K.
-template <int K, int NV>
-void score_keys(const ScoreArgs& a) {
-  for (int64_t s = 0; s < a.count; s += K) {
-    const uint32_t* key[K];
-    for (int x = 0; x < K; ++x)
-      key[x] = reinterpret_cast<const uint32_t*>(a.keys + std::min(s + x, a.count - 1) * a.dim);
-    __m512 sum[K];
-#pragma GCC unroll 16
-    for (int x = 0; x < K; ++x) sum[x] = _mm512_setzero_ps();
-    int64_t h = 0;
-    for (; h + 16 * NV <= a.padded; h += 16 * NV)
-      accumulate<K, NV>(a.query + h, a.weights + h, a.padded, key, a.pairs, sum);
-    for (; h < a.padded; h += 16) accumulate<K, 1>(a.query + h, a.weights + h, a.padded, key, a.pairs, sum);
-    for (int x = 0; x < K && s + x < a.count; ++x) a.score[s + x] = _mm512_reduce_add_ps(sum[x]) * a.scales[s + x];
-  }
+// sum[j] += Σ_h weight[h] · relu(head h · keys), of H heads.
+template <int H>
+void add_heads(const uint32_t* head, int64_t pairs, const float* weight, const uint32_t* keys, __m512 (&sum)[4]) {
+  const uint32_t* row[H];
+  for (int i = 0; i < H; ++i) row[i] = head + i * pairs;
+  __m512 acc[H][4];
+  pair_products(keys, kBlockTokens, row, pairs, acc);
+  const __m512 zero = _mm512_setzero_ps();
+#pragma GCC unroll 6
+  for (int i = 0; i < H; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j)  // this order of max keeps NaN
+      sum[j] = _mm512_fmadd_ps(_mm512_max_ps(zero, acc[i][j]), _mm512_set1_ps(weight[i]), sum[j]);
 }
 
 }  // namespace
 
 size_t index_query_bytes(int64_t heads, int64_t dim) {
-  return static_cast<size_t>(padded_heads(heads) * (dim / 2 + 1)) * 4;
+  return static_cast<size_t>(weight_floats(heads)) * sizeof(float) + static_cast<size_t>(heads * dim) * sizeof(BF16);
 }
 
 void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed) {
-  const int64_t padded = padded_heads(heads);
   float* w = static_cast<float*>(packed);
-  uint32_t* pair = static_cast<uint32_t*>(packed) + padded;
-  for (int64_t h = 0; h < padded; ++h) w[h] = h < heads ? weights[h] : 0.0f;
-  for (int64_t p = 0; p < dim / 2; ++p) {
-    for (int64_t h = 0; h < padded; ++h) {
-      uint32_t bits = 0;
-      if (h < heads) {
-        const uint32_t a = to_bf16(to_float(codes[h * dim + 2 * p])).bits;
-        const uint32_t b = to_bf16(to_float(codes[h * dim + 2 * p + 1])).bits;
-        bits = a | (b << 16);
-      }
-      pair[p * padded + h] = bits;
-    }
-  }
+  std::copy_n(weights, heads, w);
+  std::fill(w + heads, w + weight_floats(heads), 0.0f);
+  BF16* row = reinterpret_cast<BF16*>(w + weight_floats(heads));
+  const Fp8Expander expander;
+  const int64_t whole = heads * dim / 64 * 64;
+  expander.expand_row(codes, whole, row);
+  for (int64_t i = whole; i < heads * dim; ++i) row[i] = to_bf16(to_float(codes[i]));
 }
 
 void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
                   const float* scales, int64_t count, float* score, Arena& scratch) {
   const ArenaScope scope(scratch);
-  const int64_t padded = padded_heads(heads), pairs = dim / 2;
-  const Fp8Expander expander;
-  const int64_t values = (count * dim + 63) / 64 * 64;
-  BF16* keys = scratch.allocate<BF16>(static_cast<size_t>(values));
-  expander.expand_row(codes, count * dim, keys);
+  uint32_t* keys = scratch.allocate<uint32_t>(static_cast<size_t>(round_up(dim, 64) / 2 * kBlockTokens));
+  pack_keys(codes, dim, count, keys);
+  using Add = void (*)(const uint32_t*, int64_t, const float*, const uint32_t*, __m512(&)[4]);
+  constexpr Add kAdd[kHeadTile] = {add_heads<1>, add_heads<2>, add_heads<3>, add_heads<4>, add_heads<5>, add_heads<6>};
+  const int64_t pairs = dim / 2;
   for (int64_t i = 0; i < m; ++i) {
-    const float* weights = static_cast<const float*>(packed[i]);
-    const uint32_t* query = static_cast<const uint32_t*>(packed[i]) + padded;
-    const ScoreArgs args{query, weights, padded, pairs, keys, dim, scales, count, score + i * kBlockTokens};
-    padded <= 16 ? score_keys<16, 1>(args) : padded <= 32 ? score_keys<12, 2>(args) : score_keys<6, 4>(args);
+    const float* weight = static_cast<const float*>(packed[i]);
+    const uint32_t* head = static_cast<const uint32_t*>(packed[i]) + weight_floats(heads);
+    __m512 sum[4] = {};
+    // Tiles as even as can be: few heads are too few chains to hide the latency of the products.
+    for (int64_t h = 0, tiles = (heads + kHeadTile - 1) / kHeadTile, n = 0; h < heads; h += n, --tiles) {
+      n = (heads - h + tiles - 1) / tiles;
+      kAdd[n - 1](head + h * pairs, pairs, weight + h, keys, sum);
+    }
+    for (int64_t j = 0; j < 4; ++j) {
+      const __mmask16 wanted = mask16(count - 16 * j);
+      const __m512 scale = _mm512_maskz_loadu_ps(wanted, scales + 16 * j);
+      _mm512_mask_storeu_ps(score + i * kBlockTokens + 16 * j, wanted, _mm512_mul_ps(sum[j], scale));
+    }
   }
 }
 
