@@ -5,6 +5,7 @@
 
 namespace fathom::cpu::avx512 {
 
+void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin, int64_t end);
 void gemm(const GemmArgs& args, Arena& scratch);
 void absorb(const AbsorbArgs& args, Arena& scratch);
 void attend(const AttendArgs& args, Arena& scratch);

@@ -1,12 +1,14 @@
 // Matrix products in AVX-512 BF16.
-// Lanes are outputs: a register holds 16 weight rows side by side, of each a pair of values along K, and is multiplied with that
-// pair of an input row in all lanes. So every output is one chain along K, in order, whatever tile, thread or batch computes
-// it. Power-of-two block scales are in the exponents of the expanded weights; with any others, and where the inputs have
-// scales, a chain is 128 long and
-//   total += chain · (weight scale · input scale)
 //
-// Few rows read the weights where they are, a cache line of 16 rows at a time, and keep all sums in registers. Many rows take
-// 6 × 64 tiles of an expanded panel.
+// Both forms below sum an output in the same order, so that its bits do not depend on how many rows go with it. K is cut in
+// segments of 1,024; within one, pair p of values along K belongs to chain p mod 16, and chains go on in order:
+//   y = Σ over segments, Σ over their chains, Σ over a chain's pairs
+// Power-of-two scales of weight blocks are in the exponents of the expanded weights. With any others, and where the inputs have
+// scales, a chain is cut at blocks of 128: chain += (sum of the block's pairs) · (weight scale · input scale).
+//
+// Few rows: a lane is a chain. A weight row is read where it is, from its beginning to its end, as memory likes best.
+// Many rows: a lane is an output. An input's pair is broadcast against that pair of 64 weight rows, expanded into a panel; a tile of
+// 6 × 64 reads a third of what one with chains in its lanes would.
 #include <algorithm>
 #include <cstring>
 
@@ -18,282 +20,266 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int kTileM = 6;            // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
-constexpr int64_t kGroup = 16;       // weight rows that share a register
-constexpr int64_t kPanelRows = 64;   // weight rows of a panel
-constexpr int64_t kFewRows = 4;      // up to here weights are expanded in registers: decoding reads each byte once
-constexpr int64_t kLine = 64;        // bytes of a weight row taken at once
+constexpr int kChains = 16;
+constexpr int64_t kSegment = 1024;    // values along K: a panel of them is 128 KB of L2
+constexpr int64_t kFewRows = 2;       // up to here weights are expanded in registers: decoding reads each byte once
+constexpr int64_t kGroup = 16;        // weight rows that are finished together
+constexpr int64_t kPanelRows = 64;    // weight rows of a panel
+constexpr int kTileM = 6;             // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
+constexpr int64_t kLine = 64;         // bytes of a weight row taken at once
 
-// Values along K that a panel holds: 128 KB of L2, or, where few rows soon want the next one, 32 KB of L1.
-int64_t panel_depth(int64_t rows) { return rows <= 48 ? 256 : 1024; }
-
-// Asks for lines of weights in the order in which they will be read: strips of `count` rows, one after the other. Decoding is bound
-// by memory, which likes long strips, and no prefetcher of the processor follows as many rows side by side.
-class ReadAhead {
- public:
-  // Begins one strip behind the first: that one is about to be read.
-  ReadAhead(const MatrixView& w, int64_t first, int64_t count)
-      : row_(static_cast<const char*>(w.data) + first * w.row_bytes()), row_bytes_(w.row_bytes()), count_(count) {
-    next_strip();
-  }
-
-  inline __attribute__((always_inline)) void fetch(int lines) {
-    for (int i = 0; i < lines; ++i) _mm_prefetch(row_ + at_ + i * kLine, _MM_HINT_T1);
-    at_ += lines * kLine;
-    if (at_ >= end_) next_row();
-  }
-
- private:
-  // Whole rows, if so many of them leave room in L2 for as many again; else a page of each.
-  static constexpr int64_t kMostBytes = 256 << 10, kStrip = 4096;
-
-  void next_row() {
-    at_ = begin_;
-    row_ += row_bytes_;
-    if (++done_ == count_) {
-      row_ -= count_ * row_bytes_;
-      next_strip();
-    }
-  }
-  void next_strip() {
-    done_ = 0;
-    begin_ = end_;
-    if (begin_ >= row_bytes_ || count_ * row_bytes_ <= kMostBytes) {
-      begin_ = 0;
-      row_ += count_ * row_bytes_;
-    }
-    end_ = count_ * row_bytes_ <= kMostBytes ? row_bytes_ : std::min(row_bytes_, begin_ + kStrip);
-    at_ = begin_;
-  }
-
-  const char* row_;
-  int64_t row_bytes_, count_, done_ = 0;
-  int64_t begin_ = 0, end_ = 0, at_ = 0;  // of the strip, in bytes of a row
-};
-
-// Reads 16 weight rows, the first `count` of which exist and share their scales: a line of each, as words [16 rows] of 4 bytes
-// along K.
-template <bool kFp8>
-class WordReader {
- public:
-  static constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // along K of a line
-  static constexpr int kPairs = kFp8 ? 2 : 1;                   // of a word
-
-  // folded: block scales are powers of two, and go into the exponents.
-  WordReader(const MatrixView& w, int64_t first, int64_t count, bool folded)
-      : w_(w),
-        data_(static_cast<const std::byte*>(w.data) + first * w.row_bytes()),
-        row_bytes_(w.row_bytes()),
-        first_(first),
-        count_(count),
-        folded_(kFp8 && folded) {}
-
-  int64_t count() const { return count_; }
-
-  void begin_block(int64_t block) {
-    if (folded_) expander_.set_exponent(exponent_of(w_.scale[first_ / kFp8Group * w_.scale_cols() + block]));
-  }
-
-  // Of all 16 rows, from value k on.
-  inline __attribute__((always_inline)) void read(int64_t k, __m512i (&word)[16]) const {
-    const std::byte* p = data_ + k * (kLine / kValues);
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) word[i] = _mm512_loadu_si512(p + i * row_bytes_);
-    transpose16(word);
-  }
-  // At an edge: of the rows that exist, up to the end of each; zeros for the rest. Touches nothing else.
-  void read_edge(int64_t k, __m512i (&word)[16]) const {
-    alignas(64) std::byte line[kGroup][kLine] = {};
-    const int64_t begin = k * (kLine / kValues), bytes = std::min(kLine, row_bytes_ - begin);
-    for (int64_t i = 0; i < count_; ++i)
-      std::memcpy(line[i], data_ + i * row_bytes_ + begin, static_cast<size_t>(bytes));
-    for (int i = 0; i < 16; ++i) word[i] = _mm512_load_si512(line[i]);
-    transpose16(word);
-  }
-
-  inline __attribute__((always_inline)) void pairs(__m512i word, __m512i (&pair)[kPairs]) const {
-    if constexpr (kFp8)
-      expander_.expand(word, pair[0], pair[1]);
-    else
-      pair[0] = word;
-  }
-
- private:
-  const MatrixView& w_;
-  const std::byte* data_;
-  int64_t row_bytes_, first_, count_;
-  bool folded_;
-  Fp8WordExpander expander_;
-};
+int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
+// Pairs of each chain in the segment that begins at k.
+int64_t chain_pairs(int64_t padded, int64_t k) { return std::min(kSegment, padded - k) / (2 * kChains); }
 
 bool scales_folded(const GemmArgs& a) { return a.w.dtype != DType::kF8E4M3 || (a.w.pow2_scale && !a.x.scale); }
 
-// How many of the `count` weight rows from `first` on share the scales of the first.
-int64_t rows_of_one_scale(const MatrixView& w, int64_t first, int64_t count) {
-  return w.dtype == DType::kF8E4M3 ? std::min(count, kFp8Group - first % kFp8Group) : count;
-}
-
-// What a chain of a block is multiplied with, where scales are not folded.
-inline __m512 block_scale(const MatrixView& w, int64_t row, const float* x_scale, int64_t block) {
+// What a block's sum is multiplied with, where scales are not folded.
+float block_scale(const MatrixView& w, int64_t row, const float* x_scale, int64_t block) {
   const float scale = w.dtype == DType::kF8E4M3 ? w.scale[row / kFp8Group * w.scale_cols() + block] : 1.0f;
-  return _mm512_set1_ps(x_scale ? scale * x_scale[block] : scale);
+  return x_scale ? scale * x_scale[block] : scale;
 }
 
-// y of M input rows and the weight rows of G readers, [j, j + 16·G) of the call's.
-template <int M, int G, bool kFp8>
-void few_rows(const GemmArgs& a, WordReader<kFp8> (&reader)[G], int64_t j, ReadAhead& ahead) {
-  using Reader = WordReader<kFp8>;
-  const bool folded = scales_folded(a);
-  const int64_t k_count = a.w.cols;
-  const uint32_t* x[M];
-  for (int i = 0; i < M; ++i) x[i] = reinterpret_cast<const uint32_t*>(packed_row(a.x, i));
-  __m512 sum[M][G], total[M][G];
-  for (int i = 0; i < M; ++i)
-    for (int g = 0; g < G; ++g) sum[i][g] = total[i][g] = _mm512_setzero_ps();
-  // Words wait in L1, so that the groups' chains take turns.
-  __m512i word[G][16];
-  const auto add = [&](int64_t k) __attribute__((always_inline)) {
-#pragma GCC unroll 16
-    for (int t = 0; t < 16; ++t)
-#pragma GCC unroll 2
-      for (int g = 0; g < G; ++g) {
-        __m512i pair[Reader::kPairs];
-        reader[g].pairs(word[g][t], pair);
-#pragma GCC unroll 2
-        for (int p = 0; p < Reader::kPairs; ++p)
+// ---- few rows
+
+// The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent. A table is made when a scale
+// is first seen.
+class BlockTables {
+ public:
+  BlockTables(const MatrixView& w, bool folded, Arena& scratch)
+      : w_(w),
+        folded_(folded),
+        tables_(scratch.allocate<Fp8Table>(kCount)),
+        made_(scratch.allocate<bool>(kCount)),
+        of_block_(scratch.allocate<const Fp8Table*>(static_cast<size_t>(w.scale_cols()))) {
+    std::fill_n(made_, kCount, false);
+  }
+
+  // By block along K; valid until the next call.
+  const Fp8Table* const* of_row(int64_t row) {
+    if (row / kFp8Group != stripe_) {
+      stripe_ = row / kFp8Group;
+      for (int64_t b = 0; b < w_.scale_cols(); ++b)
+        of_block_[b] = &table(folded_ ? exponent_of(w_.scale[stripe_ * w_.scale_cols() + b]) : 0);
+    }
+    return of_block_;
+  }
+
+ private:
+  static constexpr int kMost = 100, kCount = 2 * kMost + 1;  // as MatrixView::pow2_scale promises
+
+  const Fp8Table& table(int exponent) {
+    Fp8Table& table = tables_[exponent + kMost];
+    if (!made_[exponent + kMost]) table = Fp8Table(exponent), made_[exponent + kMost] = true;
+    return table;
+  }
+
+  const MatrixView& w_;
+  bool folded_;
+  Fp8Table* tables_;
+  bool* made_;
+  const Fp8Table** of_block_;
+  int64_t stripe_ = -1;
+};
+
+// 64 values of weight row `row` from k on as two registers of 16 pairs; kWhole: all exist, otherwise zeros behind the row's end.
+template <bool kFp8, bool kWhole>
+inline __attribute__((always_inline)) void load_values(const MatrixView& w, int64_t row, int64_t k, const Fp8Table* table,
+                                                       __m512i& first, __m512i& second) {
+  const int64_t left = w.cols - k, at = row * w.cols + k;
+  if constexpr (kFp8) {
+    const __mmask64 mask = kWhole || left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
+    table->expand_in_order(_mm512_maskz_loadu_epi8(mask, w.f8() + at), first, second);
+  } else {
+    first = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left), w.bf16() + at);
+    second = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left - 32), w.bf16() + at + 32);
+  }
+}
+
+// The chains of M input rows and one weight row in the segment that begins at k. tables: of the row's blocks, for FP8.
+template <int M, bool kFp8, bool kFolded>
+inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t k,
+                                                      const Fp8Table* const* tables, __m512 (&chain)[M]) {
+  constexpr int64_t kAhead = 4096;
+  const BF16* x[M];
+  for (int i = 0; i < M; ++i) {
+    x[i] = packed_row(a.x, i);
+    chain[i] = _mm512_setzero_ps();
+  }
+  // Most blocks are whole; only the last can end early.
+  const auto add_block = [&]<bool kWhole>() __attribute__((always_inline)) {
+    const int64_t block = k / kFp8Group;
+    __m512 sum[M];
 #pragma GCC unroll 4
-          for (int i = 0; i < M; ++i)
-            sum[i][g] = dp(sum[i][g], _mm512_set1_epi32(static_cast<int>(x[i][k / 2 + t * Reader::kPairs + p])), pair[p]);
-      }
-  };
-  bool whole = true;
-  for (const Reader& r : reader) whole = whole && r.count() == kGroup;
-  for (int64_t k = 0, block = 0; k < k_count; ++block) {
-    for (Reader& r : reader) r.begin_block(block);
-    const int64_t end = std::min(k_count, (block + 1) * kFp8Group);
-    if (whole)
-      for (; k + Reader::kValues <= end; k += Reader::kValues) {
+    for (int i = 0; i < M; ++i) sum[i] = kFolded ? chain[i] : _mm512_setzero_ps();
 #pragma GCC unroll 2
-        for (int g = 0; g < G; ++g) {
-          ahead.fetch(kGroup);
-          reader[g].read(k, word[g]);
-        }
-        add(k);
-      }
-    for (; k < end; k += Reader::kValues) {
-      for (int g = 0; g < G; ++g) reader[g].read_edge(k, word[g]);
-      add(k);
-    }
-    if (folded) continue;
-    for (int g = 0; g < G; ++g)
+    for (int64_t half = 0; half < kFp8Group; half += 64) {
+      // Inputs that L1 cannot hold disturb the processor's own prefetching: long rows need some of ours.
+      const char* line = static_cast<const char*>(a.w.data) + (row * a.w.cols + k + half) * (kFp8 ? 1 : 2);
+#pragma GCC unroll 2
+      for (int64_t at = 0; at < (kFp8 ? 64 : 128); at += 64) _mm_prefetch(line + at + kAhead, _MM_HINT_T0);
+      __m512i first, second;
+      load_values<kFp8, kWhole>(a.w, row, k + half, kFp8 ? tables[block] : nullptr, first, second);
+#pragma GCC unroll 4
       for (int i = 0; i < M; ++i) {
-        const __m512 scale = block_scale(a.w, a.n_begin + j + kGroup * g, packed_scales(a.x, i), block);
-        total[i][g] = _mm512_fmadd_ps(sum[i][g], scale, total[i][g]);
-        sum[i][g] = _mm512_setzero_ps();
+        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half), first);
+        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half + 32), second);
       }
-  }
-  for (int i = 0; i < M; ++i)
-    for (int g = 0; g < G; ++g)
-      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j + kGroup * g, mask16(reader[g].count()),
-                            folded ? sum[i][g] : total[i][g]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      if constexpr (!kFolded) {
+        const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, i), block));
+        sum[i] = _mm512_fmadd_ps(sum[i], scale, chain[i]);
+      }
+      chain[i] = sum[i];
+    }
+  };
+  const int64_t end = k + kSegment;
+  for (; k < end && k + kFp8Group <= a.w.cols; k += kFp8Group) add_block.template operator()<true>();
+  if (k < end && k < a.w.cols) add_block.template operator()<false>();
 }
 
-template <int M, bool kFp8>
-void multiply_in_place(const GemmArgs& a) {
-  const bool folded = scales_folded(a);
-  const auto reader = [&](int64_t j, int64_t count) {
-    return WordReader<kFp8>(a.w, a.n_begin + j, std::min(kGroup, count), folded);
-  };
-  ReadAhead ahead(a.w, a.n_begin, 2 * kGroup);
-  for (int64_t j = 0; j < a.n_count;) {
-    const int64_t count = rows_of_one_scale(a.w, a.n_begin + j, a.n_count - j);
-    // Two groups at once: chains enough to hide the latency of the products.
-    if (count >= 2 * kGroup) {
-      WordReader<kFp8> two[2] = {reader(j, count), reader(j + kGroup, count)};
-      few_rows<M, 2, kFp8>(a, two, j, ahead);
-      j += 2 * kGroup;
-    } else {
-      WordReader<kFp8> one[1] = {reader(j, count)};
-      few_rows<M, 1, kFp8>(a, one, j, ahead);
-      j += one[0].count();
+// Weight rows are read one after the other, as they stand in memory: with two side by side it gives half as much.
+template <int M, bool kFp8, bool kFolded>
+void few_rows(const GemmArgs& a, Arena& scratch) {
+  const ArenaScope scope(scratch);
+  const int64_t segments = segments_of(padded_k(a.w.cols));
+  BlockTables tables(a.w, kFolded, scratch);
+  // Chains of a group of weight rows: [input row][segment][weight row].
+  __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(M * segments * kGroup));
+  for (int64_t j = 0; j < a.n_count; j += kGroup) {
+    const int64_t count = std::min(kGroup, a.n_count - j);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = a.n_begin + j + r;
+      const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
+      for (int64_t s = 0; s < segments; ++s) {
+        __m512 chain[M];
+        few_chains<M, kFp8, kFolded>(a, row, s * kSegment, of_block, chain);
+        for (int i = 0; i < M; ++i) chains[(i * segments + s) * kGroup + r] = chain[i];
+      }
+    }
+    for (int64_t i = 0; i < M; ++i) {
+      __m512 y = _mm512_setzero_ps();
+      for (int64_t s = 0; s < segments; ++s) {
+        __m512i lanes[kChains];
+        for (int64_t r = 0; r < kGroup; ++r)
+          lanes[r] = r < count ? _mm512_castps_si512(chains[(i * segments + s) * kGroup + r]) : _mm512_setzero_si512();
+        transpose16(lanes);
+#pragma GCC unroll 16
+        for (int c = 0; c < kChains; ++c) y = _mm512_add_ps(y, _mm512_castsi512_ps(lanes[c]));
+      }
+      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y);
     }
   }
 }
 
-// 64 weight rows, the first `count` of which exist, values [k, k + depth) -> [pair][64], zeros where there are none.
+template <int M>
+void multiply_few(const GemmArgs& a, Arena& scratch) {
+  if (a.w.dtype != DType::kF8E4M3)
+    few_rows<M, false, true>(a, scratch);
+  else
+    scales_folded(a) ? few_rows<M, true, true>(a, scratch) : few_rows<M, true, false>(a, scratch);
+}
+constexpr void (*kFew[kFewRows])(const GemmArgs&, Arena&) = {multiply_few<1>, multiply_few<2>};
+
+// ---- many rows
+
+// A segment of 64 weight rows, the first `count` of which exist and share their scales -> [chain][pair of the chain][64], zeros where
+// there are none.
 template <bool kFp8>
-void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, int64_t depth, uint32_t* panel) {
-  using Reader = WordReader<kFp8>;
-  const int64_t k_end = std::min(a.w.cols, k_begin + depth);
+void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, uint32_t* panel) {
+  constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // of a line
+  constexpr int kPairs = kFp8 ? 2 : 1;                   // of a word of 4 bytes
+  const int64_t padded = padded_k(a.w.cols), end = std::min(padded, k_begin + kSegment), length = chain_pairs(padded, k_begin);
+  const bool folded = scales_folded(a);
   for (int64_t g = 0; g < kPanelRows; g += kGroup) {
-    uint32_t* out = panel + g;
-    int64_t k = k_begin;
-    if (g < count) {
-      const int64_t rows = std::min(kGroup, count - g);
-      Reader reader(a.w, a.n_begin + j + g, rows, scales_folded(a));
-      for (; k < k_end; k += Reader::kValues) {
-        if (k % kFp8Group == 0) reader.begin_block(k / kFp8Group);
-        __m512i word[16];
-        if (rows == kGroup && k + Reader::kValues <= k_end)
-          reader.read(k, word);
-        else
-          reader.read_edge(k, word);
+    const int64_t first = a.n_begin + j + g, rows = std::clamp<int64_t>(count - g, 0, kGroup);
+    const std::byte* data = static_cast<const std::byte*>(a.w.data) + first * a.w.row_bytes();
+    Fp8Table table;
+    for (int64_t k = k_begin; k < end; k += kValues) {
+      if (kFp8 && folded && rows > 0 && k % kFp8Group == 0)
+        table = Fp8Table(exponent_of(a.w.scale[first / kFp8Group * a.w.scale_cols() + k / kFp8Group]));
+      const int64_t at = k * (kLine / kValues), bytes = std::clamp<int64_t>(a.w.row_bytes() - at, 0, kLine);
+      __m512i word[16];
+      if (rows == kGroup && bytes == kLine) {
 #pragma GCC unroll 16
-        for (int t = 0; t < 16; ++t) {
-          __m512i pair[Reader::kPairs];
-          reader.pairs(word[t], pair);
+        for (int i = 0; i < 16; ++i) word[i] = _mm512_loadu_si512(data + i * a.w.row_bytes() + at);
+      } else {
+        const __mmask64 mask = bytes == kLine ? ~__mmask64{0} : (__mmask64{1} << bytes) - 1;
+        for (int i = 0; i < 16; ++i)
+          word[i] = i < rows ? _mm512_maskz_loadu_epi8(mask, data + i * a.w.row_bytes() + at) : _mm512_setzero_si512();
+      }
+      transpose16(word);
+      // Of pair p (of the segment), chain p mod 16 has it at place p / 16.
+      uint32_t* out = panel + (k - k_begin) / (2 * kChains) * kPanelRows + g;
+#pragma GCC unroll 16
+      for (int t = 0; t < 16; ++t) {
+        __m512i pair[2];
+        if constexpr (kFp8)
+          table.expand_words(word[t], pair[0], pair[1]);
+        else
+          pair[0] = word[t];
 #pragma GCC unroll 2
-          for (int p = 0; p < Reader::kPairs; ++p, out += kPanelRows) _mm512_store_si512(out, pair[p]);
+        for (int p = 0; p < kPairs; ++p) {
+          const int index = t * kPairs + p;
+          _mm512_store_si512(out + (index % kChains * length + index / kChains) * kPanelRows, pair[p]);
         }
       }
     }
-    for (; k < k_begin + depth; k += 2, out += kPanelRows) _mm512_store_si512(out, _mm512_setzero_si512());
   }
 }
 
 struct TileArgs {
-  const uint32_t* x[kTileM];  // pairs
+  const uint32_t* x[kTileM];     // pairs, chain by chain
   const float* x_scale[kTileM];  // of each block; null: none
   const uint32_t* panel;
-  int64_t pairs;
+  int64_t length;        // pairs of a chain
   const float* w_scale;  // of each block; null: folded into the panel
   float* y[kTileM];
   int64_t count;  // of the 64 outputs, how many are wanted
   bool first;     // nothing in y yet
 };
 
-// y += x · panel, in one chain with what is in y; with scales, a chain per block.
+// y += the chains of a segment, one after the other.
 template <int M>
 void tile(const TileArgs& a) {
   const __mmask16 wanted[4] = {mask16(a.count), mask16(a.count - 16), mask16(a.count - 32), mask16(a.count - 48)};
-  __m512 acc[M][4];
-  if (!a.w_scale) {
+  alignas(64) float y[M][4][16];
+  const auto each = [&](auto&& f) __attribute__((always_inline)) {
 #pragma GCC unroll 6
     for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j)
-        acc[i][j] = a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted[j], a.y[i] + 16 * j);
-    add_pair_products(a.panel, kPanelRows, a.x, a.pairs, acc);
-#pragma GCC unroll 6
-    for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted[j], acc[i][j]);
-    return;
-  }
-  constexpr int64_t kBlockPairs = kFp8Group / 2;
-  for (int64_t block = 0; block * kBlockPairs < a.pairs; ++block) {
+      for (int j = 0; j < 4; ++j) f(i, j);
+  };
+  each([&](int i, int j) {
+    _mm512_store_ps(y[i][j], a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted[j], a.y[i] + 16 * j));
+  });
+  for (int64_t c = 0; c < kChains; ++c) {
     const uint32_t* x[M];
-    for (int i = 0; i < M; ++i) x[i] = a.x[i] + block * kBlockPairs;
-    pair_products(a.panel + block * kBlockPairs * kPanelRows, kPanelRows, x, kBlockPairs, acc);
-#pragma GCC unroll 6
-    for (int i = 0; i < M; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
+    __m512 acc[M][4];
+    if (!a.w_scale) {
+      for (int i = 0; i < M; ++i) x[i] = a.x[i] + c * a.length;
+      pair_products(a.panel + c * a.length * kPanelRows, kPanelRows, x, a.length, acc);
+      each([&](int i, int j) { _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), acc[i][j])); });
+      continue;
+    }
+    constexpr int64_t kPairs = kFp8Group / (2 * kChains);  // of a chain in a block
+    alignas(64) float chain[M][4][16] = {};
+    for (int64_t block = 0; block * kPairs < a.length; ++block) {
+      const int64_t p = c * a.length + block * kPairs;
+      for (int i = 0; i < M; ++i) x[i] = a.x[i] + p;
+      pair_products(a.panel + p * kPanelRows, kPanelRows, x, kPairs, acc);
+      each([&](int i, int j) {
         const __m512 scale = _mm512_set1_ps(a.x_scale[i] ? a.w_scale[block] * a.x_scale[i][block] : a.w_scale[block]);
-        const __m512 total = a.first && block == 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted[j], a.y[i] + 16 * j);
-        _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted[j], _mm512_fmadd_ps(acc[i][j], scale, total));
-      }
+        _mm512_store_ps(chain[i][j], _mm512_fmadd_ps(acc[i][j], scale, _mm512_load_ps(chain[i][j])));
+      });
+    }
+    each([&](int i, int j) {
+      _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), _mm512_load_ps(chain[i][j])));
+    });
   }
+  each([&](int i, int j) { _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted[j], _mm512_load_ps(y[i][j])); });
 }
 
 // Asks for a panel's bytes in as many parts as one likes.
@@ -321,25 +307,25 @@ constexpr void (*kTiles[kTileM])(const TileArgs&) = {tile<1>, tile<2>, tile<3>, 
 
 void multiply_panels(const GemmArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
-  const int64_t padded = padded_k(a.w.cols), most_depth = std::min(padded, panel_depth(a.x.rows));
+  const int64_t padded = padded_k(a.w.cols), depth = std::min(padded, kSegment);
   const bool fp8 = a.w.dtype == DType::kF8E4M3, folded = scales_folded(a);
-  uint32_t* panel = scratch.allocate<uint32_t>(static_cast<size_t>(most_depth / 2 * kPanelRows));
-  float* w_scale = folded ? nullptr : scratch.allocate<float>(static_cast<size_t>(most_depth / kFp8Group));
+  uint32_t* panel = scratch.allocate<uint32_t>(static_cast<size_t>(depth / 2 * kPanelRows));
+  float* w_scale = folded ? nullptr : scratch.allocate<float>(static_cast<size_t>(depth / kFp8Group));
   TileArgs t{};
   t.panel = panel;
   t.w_scale = w_scale;
   for (int64_t j = 0; j < a.n_count; j += t.count) {
-    t.count = std::min(kPanelRows, rows_of_one_scale(a.w, a.n_begin + j, a.n_count - j));
-    for (int64_t k = 0; k < padded; k += most_depth) {
-      const int64_t depth = std::min(most_depth, padded - k);
-      (fp8 ? expand_panel<true> : expand_panel<false>)(a, j, t.count, k, depth, panel);
-      for (int64_t b = 0; !folded && b < depth / kFp8Group; ++b)
-        w_scale[b] = fp8 ? a.w.scale[(a.n_begin + j) / kFp8Group * a.w.scale_cols() + k / kFp8Group + b] : 1.0f;
-      t.pairs = depth / 2;
+    const int64_t row = a.n_begin + j, to_next_scale = fp8 ? kFp8Group - row % kFp8Group : kPanelRows;
+    t.count = std::min({kPanelRows, a.n_count - j, to_next_scale});
+    for (int64_t k = 0; k < padded; k += kSegment) {
+      (fp8 ? expand_panel<true> : expand_panel<false>)(a, j, t.count, k, panel);
+      t.length = chain_pairs(padded, k);
+      for (int64_t b = 0; !folded && b < t.length * 2 * kChains / kFp8Group; ++b)
+        w_scale[b] = block_scale(a.w, row, nullptr, k / kFp8Group + b);
       t.first = k == 0;
       // The next panel comes from memory while this one is multiplied.
-      const bool last = k + depth >= padded;
-      PanelAhead ahead(a.w, a.n_begin + (last ? j + t.count : j), last ? 0 : k + depth, depth);
+      const bool last = k + kSegment >= padded;
+      PanelAhead ahead(a.w, last ? row + t.count : row, last ? 0 : k + kSegment, kSegment);
       // Tiles as even as can be: one of few rows has too few chains to hide the latency of the products.
       for (int64_t i = 0, tiles = (a.x.rows + kTileM - 1) / kTileM, m = 0; i < a.x.rows; i += m, --tiles) {
         m = (a.x.rows - i + tiles - 1) / tiles;
@@ -356,14 +342,42 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
   }
 }
 
-template <int M>
-void multiply_few(const GemmArgs& a) {
-  a.w.dtype == DType::kF8E4M3 ? multiply_in_place<M, true>(a) : multiply_in_place<M, false>(a);
+// A segment of a row, pairs in order -> chain by chain.
+void order_by_chain(const BF16* in, int64_t length, BF16* out) {
+  uint32_t* words = reinterpret_cast<uint32_t*>(out);
+  for (int64_t p = 0; p < length; p += 16) {
+    __m512i place[16];
+    for (int64_t i = 0; i < 16; ++i)
+      place[i] = p + i < length ? _mm512_loadu_si512(in + (p + i) * 2 * kChains) : _mm512_setzero_si512();
+    transpose16(place);
+    for (int c = 0; c < kChains; ++c) _mm512_mask_storeu_epi32(words + c * length + p, mask16(length - p), place[c]);
+  }
 }
-constexpr void (*kFew[kFewRows])(const GemmArgs&) = {multiply_few<1>, multiply_few<2>, multiply_few<3>,
-                                                     multiply_few<4>};
 
 }  // namespace
+
+void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin, int64_t end) {
+  if (out.format == RowFormat::kF32 || out.rows <= kFewRows) return pack_in_order(out, rounding, x, begin, end);
+  const int64_t k = out.k, padded = padded_k(k);
+  alignas(64) BF16 segment[kSegment];
+  for (int64_t i = begin; i < end; ++i) {
+    const float* in = x.row(i);
+    BF16* row = reinterpret_cast<BF16*>(out.data) + i * padded;
+    for (int64_t s = 0; s < padded; s += kSegment) {
+      const int64_t length = chain_pairs(padded, s), values = length * 2 * kChains;
+      if (rounding == InputRounding::kBf16) {
+        for (int64_t j = 0; j < values; j += 32) _mm512_store_si512(segment + j, load_as_bf16(in + s + j, k - s - j));
+      } else {
+        for (int64_t j = 0; j < values; j += kFp8Group) {
+          const int64_t count = std::clamp<int64_t>(k - s - j, 0, kFp8Group);
+          const float scale = round_fp8_group(in + s + j, count, rounding == InputRounding::kFp8Pow2, segment + j);
+          if (out.scale) out.scale[(i * padded + s + j) / kFp8Group] = scale;
+        }
+      }
+      order_by_chain(segment, length, row + s);
+    }
+  }
+}
 
 void gemm(const GemmArgs& a, Arena& scratch) {
   if (a.x.format == RowFormat::kF32)
@@ -371,7 +385,7 @@ void gemm(const GemmArgs& a, Arena& scratch) {
   else if (a.x.rows == 0)
     return;
   else if (a.x.rows <= kFewRows)
-    kFew[a.x.rows - 1](a);
+    kFew[a.x.rows - 1](a, scratch);
   else
     multiply_panels(a, scratch);
 }

@@ -17,7 +17,7 @@ constexpr int kHeadTile = 6;  // × 4 registers of keys
 
 // Keys [0, count) -> words [pair of dims][64 keys]; those behind are zeros.
 void pack_keys(const E4M3* codes, int64_t dim, int64_t count, uint32_t* words) {
-  const Fp8WordExpander expander;
+  const Fp8Table table;
   for (int64_t s = 0; s < kBlockTokens; s += 16)
     for (int64_t d = 0; d < dim; d += 64) {
       const __mmask64 mask = dim - d >= 64 ? ~__mmask64{0} : (__mmask64{1} << (dim - d)) - 1;
@@ -29,7 +29,7 @@ void pack_keys(const E4M3* codes, int64_t dim, int64_t count, uint32_t* words) {
 #pragma GCC unroll 16
       for (int t = 0; t < 16; ++t, out += 2 * kBlockTokens) {
         __m512i first, second;
-        expander.expand(word[t], first, second);
+        table.expand_words(word[t], first, second);
         _mm512_store_si512(out, first);
         _mm512_store_si512(out + kBlockTokens, second);
       }

@@ -40,8 +40,8 @@ namespace {
   return scale;
 }
 
-[[maybe_unused]] void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin,
-                           int64_t end) {
+[[maybe_unused]] void pack_in_order(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin,
+                                    int64_t end) {
   const int64_t k = out.k, padded = padded_k(k);
   for (int64_t i = begin; i < end; ++i) {
     const float* in = x.row(i);

@@ -221,7 +221,7 @@ constexpr Kernels loops(Isa isa) {
       .isa = isa,
       .row_format = row_format,
       .packed_bytes = packed_bytes,
-      .pack = pack,
+      .pack = pack_in_order,
       .gemm = gemm,
       .absorb = absorb,
       .attend = attend,
