@@ -1,4 +1,4 @@
-#include "engine/svg_chart.h"
+#include "base/svg_chart.h"
 
 #include <fmt/format.h>
 
