@@ -1,7 +1,8 @@
 // The differentiable operations that the model's training is made of. One header, two implementations:
 //   plain   a few lines of libtorch each: the definition, and the oracle of the other
 //   fused   custom autograd functions on our own kernels: BF16 products with float32 sums, nothing of size T × T kept
-// All tensors are contiguous float32 on the CPU unless said otherwise; T rows are the tokens of a packed batch.
+// All tensors are contiguous float32 on the CPU unless said otherwise (plain takes float64 too); T rows are the tokens of a
+// packed batch. Not thread-safe: one call at a time, backward passes included. Wrong shapes abort.
 #pragma once
 
 #include <torch/torch.h>
@@ -22,7 +23,7 @@ struct Segments {
 // Which keys a row attends to: all of its sequence up to itself, or a selection.
 struct KeySet {
   const Segments* segments = nullptr;
-  Tensor selected;  // (T, k) int32 row numbers of this batch, rising, −1 behind the last; undefined: all
+  Tensor selected;  // (T, k) int32 row numbers of this batch, rising, at least one, −1 behind the last; undefined: all
 
   bool all() const { return !selected.defined(); }
 };
@@ -66,13 +67,14 @@ class Functions {
                               const Segments& segments) = 0;
 
   // Eqs. (3), (4): the indexer learns from the attention it stands for. p_t = Σ_h attention probabilities, divided by their
-  // sum, from (attn_q, attn_k, lse, scale), which get no gradient; iq, ik, iw do: dI = softmax(I) − p.
+  // sum, from (attn_q, attn_k, lse, scale), which get no gradient; iq, ik, iw do: dI = softmax(I) − p. Equal I: the
+  // lower row first, as in index_select. row_weight (T), no gradient.
   virtual IndexLoss index_loss(const Tensor& iq, const Tensor& ik, const Tensor& iw, const Tensor& attn_q,
                                const Tensor& attn_k, const Tensor& lse, double scale, const KeySet& keys, int64_t top_k,
                                const Tensor& row_weight) = 0;
 
-  // Σ_t weight[t] · −log softmax(h[t] headᵀ)[target[t]].  h (T, D), head (V, D), target (T) int64, weight (T); rows of weight 0
-  // are not computed. -> scalar
+  // Σ_t weight[t] · −log softmax(h[t] headᵀ)[target[t]].  h (T, D), head (V, D), target (T) int64, weight (T); no
+  // gradient; rows of weight 0 are not computed. -> scalar
   virtual Tensor cross_entropy(const Tensor& h, const Tensor& head, const Tensor& target, const Tensor& weight) = 0;
 };
 
