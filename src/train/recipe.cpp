@@ -44,6 +44,12 @@ class Reader {
     recipe_.seed = static_cast<uint64_t>(f.integer("seed", 0, std::numeric_limits<int64_t>::max(), 1));
     recipe_.init_std = f.number("init_std", 0, 1, false, recipe_.init_std);
     recipe_.save_minutes = f.number("save_minutes", 0, 1e6, true, recipe_.save_minutes);
+    if (const json* generation = f.object("generation", false)) {
+      JsonFields g(*generation, "generation.", problems_);
+      recipe_.temperature = g.number("temperature", 0, 100, true, recipe_.temperature);
+      recipe_.top_p = g.number("top_p", 0, 1, false, recipe_.top_p);
+      g.refuse_others();
+    }
     read_data(f);
     read_optimizer(f);
     read_stages(f);

@@ -68,6 +68,7 @@ struct Recipe {
   uint64_t seed = 1;
   double init_std = 0.02;
   double save_minutes = 3;
+  double temperature = 1.0, top_p = 0.95;  // of generation_config.json
   AdamWSettings optimizer;
   std::vector<Stage> stages;
   // The recipe without paths and spaces: what a resumed run must agree with.

@@ -30,8 +30,13 @@ json to_json(const StepRecord& r) {
             {"tokens_per_second", r.tokens_per_second},
             {"seconds", r.seconds},
             {"memory_mb", r.memory_mb}};
-  for (const auto& [name, value] : {std::pair{"mtp_loss", r.mtp_loss}, {"kl", r.kl}, {"recall", r.recall}, {"balance", r.balance}})
+  const auto optional = [&](const char* name, const std::optional<double>& value) {
     if (value) j[name] = *value;
+  };
+  optional("mtp_loss", r.mtp_loss);
+  optional("kl", r.kl);
+  optional("recall", r.recall);
+  optional("balance", r.balance);
   return j;
 }
 
@@ -49,8 +54,13 @@ std::optional<StepRecord> from_json(std::string_view line) {
     r.tokens_per_second = j.at("tokens_per_second");
     r.seconds = j.at("seconds");
     r.memory_mb = j.at("memory_mb");
-    for (const auto& [name, value] : {std::pair{"mtp_loss", &r.mtp_loss}, {"kl", &r.kl}, {"recall", &r.recall}, {"balance", &r.balance}})
-      if (j.contains(name)) *value = j.at(name).get<double>();
+    const auto optional = [&](const char* name, std::optional<double>& value) {
+      if (j.contains(name)) value = j.at(name).get<double>();
+    };
+    optional("mtp_loss", r.mtp_loss);
+    optional("kl", r.kl);
+    optional("recall", r.recall);
+    optional("balance", r.balance);
   } catch (const json::exception&) {
     return std::nullopt;
   }
@@ -64,7 +74,7 @@ std::string time_text(double seconds) {
 
 }  // namespace
 
-Result<RunLog> RunLog::open(const std::filesystem::path& file, const std::string& stage, int64_t step) {
+Result<RunLog> RunLog::open(const std::filesystem::path& file, const std::function<bool(const StepRecord&)>& done) {
   RunLog log;
   log.file_ = file;
   std::string kept;
@@ -74,7 +84,7 @@ Result<RunLog> RunLog::open(const std::filesystem::path& file, const std::string
       const size_t end = text.find('\n', at);
       if (end == std::string::npos) break;
       const auto record = from_json(std::string_view(text).substr(at, end - at));
-      if (!record || (record->stage == stage && record->step > step)) break;
+      if (!record || !done(*record)) break;
       kept.append(text, at, end + 1 - at);
       log.records_.push_back(*record);
       at = end + 1;
@@ -125,7 +135,7 @@ void RunDisplay::step(size_t index, const StepRecord& r) {
   if (r.balance) line += fmt::format(" · balance {:.2f}", *r.balance);
   line += fmt::format(" · {:.0f} tokens/s · {} left", r.tokens_per_second,
                       time_text(r.seconds * static_cast<double>(stage.steps - r.step)));
-  fmt::print(stderr, terminal_ ? "\r{}\033[K" : "{}\n", line);
+  std::fputs((terminal_ ? "\r" + line + "\033[K" : line + "\n").c_str(), stderr);
   visible_ = terminal_;
   std::fflush(stderr);
 }

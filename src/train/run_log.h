@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,8 +29,8 @@ struct StepRecord {
 // DIR/log.jsonl. Appends; every line is on its way to the disk when `add` returns.
 class RunLog {
  public:
-  // Keeps the lines of `stages` before (stage, step) in their order; what a killed run wrote after its last state goes.
-  static Result<RunLog> open(const std::filesystem::path& file, const std::string& stage, int64_t step);
+  // Keeps the lines up to the first that is not `done`: what a killed run wrote after its last state goes.
+  static Result<RunLog> open(const std::filesystem::path& file, const std::function<bool(const StepRecord&)>& done);
   ~RunLog();
   RunLog(RunLog&& other) noexcept;
   RunLog& operator=(RunLog&&) = delete;
