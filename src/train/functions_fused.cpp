@@ -31,6 +31,9 @@ Tensor indices(const Tensor& x, torch::ScalarType type, torch::IntArrayRef shape
   return x.contiguous();
 }
 
+// How autograd takes an operand that may be undefined.
+using Maybe = c10::optional<Tensor>;
+
 // The workspace outlives every graph made with it (functions.h).
 void keep(AutogradContext* ctx, Workspace* ws) { ctx->saved_data["workspace"] = reinterpret_cast<int64_t>(ws); }
 Workspace& kept(AutogradContext* ctx) { return *reinterpret_cast<Workspace*>(ctx->saved_data["workspace"].toInt()); }
@@ -87,7 +90,8 @@ struct Experts : torch::autograd::Function<Experts> {
             in(x), in(gate), in(up), in(down), expert.defined() ? expert.data_ptr<int32_t>() : nullptr, in_or_null(weight)};
   }
   static Tensor forward(AutogradContext* ctx, Workspace* ws, const Tensor& x, const Tensor& gate, const Tensor& up,
-                        const Tensor& down, const Tensor& expert, const Tensor& weight) {
+                        const Tensor& down, const Maybe& maybe_expert, const Maybe& maybe_weight) {
+    const Tensor expert = maybe_expert.value_or(Tensor()), weight = maybe_weight.value_or(Tensor());
     keep(ctx, ws);
     ctx->save_for_backward({x, gate, up, down, expert, weight});
     const Tensor y = torch::empty_like(x);
@@ -118,7 +122,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     return {{q.size(1), k.size(1), q.size(2), v.size(2)}, key_args(begin, selected), in(q), in(k), in(v), scale};
   }
   static variable_list forward(AutogradContext* ctx, Workspace* ws, const Tensor& q, const Tensor& k, const Tensor& v,
-                               double scale, const Tensor& begin, const Tensor& selected) {
+                               double scale, const Tensor& begin, const Maybe& maybe_selected) {
+    const Tensor selected = maybe_selected.value_or(Tensor());
     keep(ctx, ws);
     const Tensor y = torch::empty({q.size(0), q.size(1), v.size(2)}), lse = torch::empty({q.size(0), q.size(1)});
     attention(*ws, args(q, k, v, scale, begin, selected), out(y), out(lse));
@@ -199,7 +204,7 @@ class FusedFunctions : public Functions {
     FATHOM_CHECK(x.dim() == 2 && gate.dim() == 2, "mlp of {} and {} dimensions", x.dim(), gate.dim());
     const int64_t dim = x.size(1), hidden = gate.size(0);
     return Experts::apply(&ws_, operand(x, x.sizes()), operand(gate, {hidden, dim}), operand(up, {hidden, dim}),
-                          operand(down, {dim, hidden}), Tensor(), Tensor());
+                          operand(down, {dim, hidden}), Maybe(), Maybe());
   }
 
   Tensor experts(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down, const Tensor& expert,
@@ -209,15 +214,16 @@ class FusedFunctions : public Functions {
     const int64_t dim = x.size(1), count = gate.size(0), hidden = gate.size(1);
     const std::array<int64_t, 2> choices{x.size(0), expert.size(1)};
     return Experts::apply(&ws_, operand(x, x.sizes()), operand(gate, {count, hidden, dim}), operand(up, {count, hidden, dim}),
-                          operand(down, {count, dim, hidden}), indices(expert, torch::kInt32, choices),
-                          operand(weight, choices));
+                          operand(down, {count, dim, hidden}), Maybe(indices(expert, torch::kInt32, choices)),
+                          Maybe(operand(weight, choices)));
   }
 
   Attention attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const KeySet& keys) override {
     const AttentionShape s = attention_shape(q, k);
+    const Tensor chosen = selected(keys, q.size(0));
     const variable_list result = AttentionFunction::apply(
         &ws_, operand(q, q.sizes()), operand(k, k.sizes()), operand(v, {q.size(0), s.groups, v.size(-1)}), scale,
-        begin(keys, q.size(0)), selected(keys, q.size(0)));
+        begin(keys, q.size(0)), chosen.defined() ? Maybe(chosen) : Maybe());
     return {result[0], result[1]};
   }
 

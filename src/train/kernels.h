@@ -115,7 +115,8 @@ struct Kernels {
   // dx, and dgain (cols) += .
   void (*rms_norm_gradient)(const float* x, const float* gain, const float* inverse, const float* dy, int64_t rows,
                             int64_t cols, float* dx, float* dgain);
-  // y += x, y ·= factor, Σ x·y
+  // y += x, y ·= factor, Σ x·y with x rounded as an operand of a product is: then delta is the Σ p · dp of its row, and a row
+  // that attends to one key has no gradient
   void (*add)(float* y, const float* x, int64_t count);
   void (*multiply)(float* y, float factor, int64_t count);
   float (*dot)(const float* x, const float* y, int64_t count);

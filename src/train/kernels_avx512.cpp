@@ -15,6 +15,10 @@ struct Bf16 {
   FATHOM_INLINE static V madd(W a, W b, V c) {
     return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }
+  FATHOM_INLINE static V rounded(V x) {
+    const __m256i bits = reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
   FATHOM_INLINE static void store_row(uint32_t* to, V x, V y) {
     _mm512_storeu_si512(to, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(y, x)));
   }

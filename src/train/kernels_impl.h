@@ -2,6 +2,7 @@
 //   kGroup                  elements in a word
 //   W                       sixteen words
 //   load, broadcast, madd   of words; madd: c + the sum of the products in each lane
+//   rounded(x)              to what an element can be
 //   store_row(to, x, y)     32 consecutive elements of the dimension summed over -> 32 / kGroup words
 //   store_pair(to, x, y)    elements 2r and 2r + 1 of that dimension, sixteen columns -> a panel's words
 // Included by kernels_*.cpp only; internal linkage, as in simd.h.
@@ -31,6 +32,7 @@ struct Float {
     return splat(f);
   }
   FATHOM_INLINE static V madd(W a, W b, V c) { return fma(a, b, c); }
+  FATHOM_INLINE static V rounded(V x) { return x; }
   FATHOM_INLINE static void store_row(uint32_t* to, V x, V y) {
     std::memcpy(to, &x, sizeof x);
     std::memcpy(to + 16, &y, sizeof y);
@@ -389,9 +391,10 @@ void multiply(float* y, float factor, int64_t count) {
   for (int64_t i = 0; i < count; i += 16) store(y + i, load(y + i, count - i) * factor, count - i);
 }
 
+template <class E>
 float dot(const float* x, const float* y, int64_t count) {
   V total{};
-  for (int64_t i = 0; i < count; i += 16) total = fma(load(x + i, count - i), load(y + i, count - i), total);
+  for (int64_t i = 0; i < count; i += 16) total = fma(E::rounded(load(x + i, count - i)), load(y + i, count - i), total);
   return sum(total);
 }
 
@@ -415,7 +418,7 @@ constexpr Kernels make_kernels() {
           .rms_norm_gradient = rms_norm_gradient,
           .add = add,
           .multiply = multiply,
-          .dot = dot};
+          .dot = dot<E>};
 }
 
 }  // namespace
