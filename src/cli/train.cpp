@@ -19,8 +19,10 @@ Result<int> hand_over(const TrainOptions& options) {
   std::error_code error;
   const auto program = std::filesystem::read_symlink("/proc/self/exe", error).parent_path() / "fathom-train";
   if (error || !std::filesystem::exists(program))
-    return fail("train: {} is not there: this fathom was built without the trainer. './fathom train' builds it; by hand, "
-                "install libtorch-dev and libopenblas-dev, configure with -DFATHOM_TRAIN=ON and build", program.string());
+    return fail(
+        "train: {} is not there: this fathom was built without the trainer. './fathom train' builds it; by hand, "
+        "install libtorch-dev and libopenblas-dev, configure with -DFATHOM_TRAIN=ON and build",
+        program.string());
   std::vector<std::string> arguments = options.arguments();
   arguments.insert(arguments.begin(), program.string());
   std::vector<char*> argv;

@@ -43,8 +43,8 @@ Result<Batch> make_batch(const ExampleSource& source, int64_t step, int64_t batc
   batch.examples = static_cast<int64_t>(examples.size());
   std::ranges::stable_sort(examples, std::greater<>{}, &TokenExample::rows);
   for (const TokenExample& example : examples) {
-    auto pack = std::ranges::find_if(
-        batch.packs, [&](const Pack& p) { return p.rows() + example.rows() <= sequence_length; });
+    auto pack =
+        std::ranges::find_if(batch.packs, [&](const Pack& p) { return p.rows() + example.rows() <= sequence_length; });
     if (pack == batch.packs.end()) pack = batch.packs.emplace(pack);
     pack->append(example);
   }
@@ -60,7 +60,8 @@ BatchQueue::BatchQueue(std::unique_ptr<ExampleSource> source, int64_t steps, int
     : source_(std::move(source)), steps_(steps), batch_tokens_(batch_tokens), sequence_length_(sequence_length) {}
 
 std::future<Result<Batch>> BatchQueue::start(int64_t step) const {
-  return std::async(std::launch::async, [this, step] { return make_batch(*source_, step, batch_tokens_, sequence_length_); });
+  return std::async(std::launch::async,
+                    [this, step] { return make_batch(*source_, step, batch_tokens_, sequence_length_); });
 }
 
 Result<Batch> BatchQueue::take(int64_t step) {

@@ -75,12 +75,13 @@ class ChatReader {
 
   Result<std::string> render(const Messages& messages, size_t count, const std::vector<Tool>& tools, bool asks,
                              bool thinking) const {
-    return render_chat(format_, Messages(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(count)), tools,
-                       {.thinking = thinking, .add_generation_prompt = asks});
+    return render_chat(format_, Messages(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(count)),
+                       tools, {.thinking = thinking, .add_generation_prompt = asks});
   }
 
   // One sequence with every turn; those with reasoning are read there as later turns will see them.
-  Status add_plain_turns(const Messages& messages, const std::vector<Tool>& tools, std::vector<TokenExample>& out) const {
+  Status add_plain_turns(const Messages& messages, const std::vector<Tool>& tools,
+                         std::vector<TokenExample>& out) const {
     FATHOM_TRY(const std::string whole, render(messages, messages.size(), tools, false, false));
     TokenExample example;
     size_t at = 0;
@@ -90,10 +91,14 @@ class ChatReader {
       FATHOM_TRY(const std::string before, render(messages, i, tools, true, false));
       FATHOM_TRY(const std::string after, render(messages, i + 1, tools, false, false));
       if (!whole.starts_with(after) || !after.starts_with(before) || before.size() < at)
-        return fail("messages[{}]: the chat template writes this turn otherwise once others follow; give it as a "
-                    "conversation of its own", i);
-      FATHOM_RETURN_IF_ERROR(append_piece(example, std::string_view(whole).substr(at, before.size() - at), prompt_weight_, tokenizer_));
-      FATHOM_RETURN_IF_ERROR(append_piece(example, std::string_view(whole).substr(before.size(), after.size() - before.size()), 1, tokenizer_));
+        return fail(
+            "messages[{}]: the chat template writes this turn otherwise once others follow; give it as a "
+            "conversation of its own",
+            i);
+      FATHOM_RETURN_IF_ERROR(
+          append_piece(example, std::string_view(whole).substr(at, before.size() - at), prompt_weight_, tokenizer_));
+      FATHOM_RETURN_IF_ERROR(append_piece(
+          example, std::string_view(whole).substr(before.size(), after.size() - before.size()), 1, tokenizer_));
       at = after.size();
       any = true;
     }
@@ -101,7 +106,8 @@ class ChatReader {
     return {};
   }
 
-  Status add_reasoned_turns(const Messages& messages, const std::vector<Tool>& tools, std::vector<TokenExample>& out) const {
+  Status add_reasoned_turns(const Messages& messages, const std::vector<Tool>& tools,
+                            std::vector<TokenExample>& out) const {
     for (size_t i = 0; i < messages.size(); ++i) {
       if (messages[i].role != Role::kAssistant || messages[i].reasoning_content.empty()) continue;
       FATHOM_TRY(const std::string asked, render(messages, i, tools, true, true));
@@ -111,7 +117,10 @@ class ChatReader {
         return fail("messages[{}]: the chat template has no place for reasoning_content here", i);
       TokenExample example;
       FATHOM_RETURN_IF_ERROR(append_piece(example, asked, prompt_weight_, tokenizer_));
-      FATHOM_RETURN_IF_ERROR(append_piece(example, fmt::format("{}{}{}", messages[i].reasoning_content, chat_tokens::kEndThink, after.substr(plain.size())), 1, tokenizer_));
+      FATHOM_RETURN_IF_ERROR(append_piece(
+          example,
+          fmt::format("{}{}{}", messages[i].reasoning_content, chat_tokens::kEndThink, after.substr(plain.size())), 1,
+          tokenizer_));
       out.push_back(std::move(example));
     }
     return {};

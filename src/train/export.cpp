@@ -52,7 +52,8 @@ Status write_fp8(SafetensorsWriter& writer, const Source& w) {
   std::vector<E4M3> row(static_cast<size_t>(w.cols));
   for (int64_t r = 0; r < w.rows; ++r) {
     for (int64_t c = 0; c < w.cols; ++c)
-      row[static_cast<size_t>(c)] = to_e4m3(w.data[r * w.cols + c] / scales[static_cast<size_t>(r / kFp8Group * across + c / kFp8Group)]);
+      row[static_cast<size_t>(c)] =
+          to_e4m3(w.data[r * w.cols + c] / scales[static_cast<size_t>(r / kFp8Group * across + c / kFp8Group)]);
     FATHOM_RETURN_IF_ERROR(writer.write(std::as_bytes(std::span(row))));
   }
   return {};
@@ -92,7 +93,8 @@ std::vector<Planned> plan(const ModelConfig& config, const Parameters& parameter
     if (fp8) tensors.push_back({{scale_name(tensor.name), DType::kF32, scale_shape(tensor.shape)}, source, true});
   }
   // Wide elements first: then every tensor is aligned to its element and can be used in place.
-  std::ranges::stable_sort(tensors, std::greater<>{}, [](const Planned& t) { return dtype_size_bytes(t.declaration.dtype); });
+  std::ranges::stable_sort(tensors, std::greater<>{},
+                           [](const Planned& t) { return dtype_size_bytes(t.declaration.dtype); });
   return tensors;
 }
 
@@ -115,14 +117,17 @@ Status write_texts(const fs::path& folder, const ModelConfig& config, const Reci
   }
   described["model_max_length"] = config.max_position_embeddings;
   FATHOM_RETURN_IF_ERROR(write_file_atomically(folder / "tokenizer_config.json", described.dump(1) + "\n"));
-  const Json generation = {{"bos_token_id", config.bos_token_id}, {"eos_token_id", config.eos_token_id},
-                           {"do_sample", recipe.temperature > 0}, {"temperature", recipe.temperature},
+  const Json generation = {{"bos_token_id", config.bos_token_id},
+                           {"eos_token_id", config.eos_token_id},
+                           {"do_sample", recipe.temperature > 0},
+                           {"temperature", recipe.temperature},
                            {"top_p", recipe.top_p}};
   FATHOM_RETURN_IF_ERROR(write_file_atomically(folder / "generation_config.json", generation.dump(1) + "\n"));
   return write_file_atomically(folder / "config.json", config_to_json(config));
 }
 
-Status write_all(const fs::path& folder, const ModelConfig& config, const Parameters& parameters, const Recipe& recipe) {
+Status write_all(const fs::path& folder, const ModelConfig& config, const Parameters& parameters,
+                 const Recipe& recipe) {
   FATHOM_RETURN_IF_ERROR(write_weights(folder / kSingleFile, plan(config, parameters)));
   return write_texts(folder, config, recipe);
 }

@@ -21,13 +21,16 @@ constexpr bool kAbsorbDense = false, kAbsorbSparse = true;
 constexpr double kIndexNormEps = 1e-6;  // the published code's, not in the config
 
 Tensor to_tensor(const std::vector<int32_t>& values) {
-  return torch::from_blob(const_cast<int32_t*>(values.data()), {static_cast<int64_t>(values.size())}, torch::kInt32).clone();
+  return torch::from_blob(const_cast<int32_t*>(values.data()), {static_cast<int64_t>(values.size())}, torch::kInt32)
+      .clone();
 }
 Tensor to_tensor(const std::vector<int64_t>& values) {
-  return torch::from_blob(const_cast<int64_t*>(values.data()), {static_cast<int64_t>(values.size())}, torch::kInt64).clone();
+  return torch::from_blob(const_cast<int64_t*>(values.data()), {static_cast<int64_t>(values.size())}, torch::kInt64)
+      .clone();
 }
 Tensor to_tensor(const std::vector<float>& values) {
-  return torch::from_blob(const_cast<float*>(values.data()), {static_cast<int64_t>(values.size())}, torch::kFloat32).clone();
+  return torch::from_blob(const_cast<float*>(values.data()), {static_cast<int64_t>(values.size())}, torch::kFloat32)
+      .clone();
 }
 
 std::string layer_prefix(int64_t layer) { return fmt::format("model.layers.{}.", layer); }
@@ -175,7 +178,8 @@ Tensor Model::feed_forward(int64_t layer, const Tensor& x, Pass& pass) {
   weight = weight * c_.routed_scaling_factor;
   pass.out.load.push_back(torch::bincount(expert_index.flatten(), {}, experts));
   const std::string e = m + "experts.";
-  Tensor y = f_.experts(x, p(e + "gate_proj.weight"), p(e + "up_proj.weight"), p(e + "down_proj.weight"), expert, weight);
+  Tensor y =
+      f_.experts(x, p(e + "gate_proj.weight"), p(e + "up_proj.weight"), p(e + "down_proj.weight"), expert, weight);
   return c_.n_shared_experts > 0 ? y + mlp(m + "shared_experts.", x) : y;
 }
 

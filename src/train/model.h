@@ -38,12 +38,12 @@ struct ForwardOptions {
 
 // Sums over the rows of a pack.
 struct Forward {
-  Tensor hidden;               // (T, hidden) after the final norm
-  Tensor mtp_hidden;           // (T, hidden) after shared_head.norm; undefined without MTP
-  Tensor lm, mtp;              // scalars: Σ weight · cross-entropy
-  Tensor kl;                   // scalar: Σ over rows and layers
-  double recall = 0;           // Σ over rows and layers of the share of attention that the selection holds
-  std::vector<Tensor> load;    // of each MoE layer: tokens of each expert (E) int64
+  Tensor hidden;                 // (T, hidden) after the final norm
+  Tensor mtp_hidden;             // (T, hidden) after shared_head.norm; undefined without MTP
+  Tensor lm, mtp;                // scalars: Σ weight · cross-entropy
+  Tensor kl;                     // scalar: Σ over rows and layers
+  double recall = 0;             // Σ over rows and layers of the share of attention that the selection holds
+  std::vector<Tensor> load;      // of each MoE layer: tokens of each expert (E) int64
   std::vector<Tensor> selected;  // of each layer when attention is sparse: (T, k) int32
 };
 

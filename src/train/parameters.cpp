@@ -16,7 +16,8 @@ namespace {
 
 constexpr std::string_view kExperts = ".mlp.experts.";
 
-torch::Tensor initial(const Parameter& p, const std::vector<int64_t>& shape, int64_t layers, uint64_t seed, double std) {
+torch::Tensor initial(const Parameter& p, const std::vector<int64_t>& shape, int64_t layers, uint64_t seed,
+                      double std) {
   if (shape.size() == 1) return p.name.ends_with("bias") ? torch::zeros(shape) : torch::ones(shape);
   const bool residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
   const double deviation = residual ? std / std::sqrt(2.0 * static_cast<double>(layers)) : std;
@@ -100,7 +101,8 @@ Status Parameters::load_checkpoint(const std::filesystem::path& folder, const Mo
       std::copy(vector.begin(), vector.end(), out);
       continue;
     }
-    const MatrixView matrix = store->matrix(tensor.name.substr(0, tensor.name.size() - std::string_view(".weight").size()));
+    const MatrixView matrix =
+        store->matrix(tensor.name.substr(0, tensor.name.size() - std::string_view(".weight").size()));
     for (int64_t r = 0; r < matrix.rows; ++r)
       for (int64_t c = 0; c < matrix.cols; ++c) *out++ = matrix.at(r, c);
   }

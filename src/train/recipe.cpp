@@ -26,9 +26,8 @@ constexpr size_t kMaxName = 64;
 
 // Stage names become file names.
 bool plain_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxName && std::ranges::all_of(name, [](unsigned char c) {
-    return std::isalnum(c) || c == '-' || c == '_';
-  });
+  return !name.empty() && name.size() <= kMaxName &&
+         std::ranges::all_of(name, [](unsigned char c) { return std::isalnum(c) || c == '-' || c == '_'; });
 }
 
 class Reader {
@@ -144,8 +143,10 @@ class Reader {
   std::string read_name(JsonFields& s) {
     std::string name = s.text("name");
     if (!s.good({"name"})) return name;
-    if (!plain_name(name)) problems_.add("{}name: found {}, expected letters, digits, - and _", s.prefix(), in_quotes(name));
-    if (!names_.insert(name).second) problems_.add("{}name: {} is taken by an earlier stage", s.prefix(), in_quotes(name));
+    if (!plain_name(name))
+      problems_.add("{}name: found {}, expected letters, digits, - and _", s.prefix(), in_quotes(name));
+    if (!names_.insert(name).second)
+      problems_.add("{}name: {} is taken by an earlier stage", s.prefix(), in_quotes(name));
     return name;
   }
 
@@ -197,7 +198,9 @@ class Reader {
     const json* context = s.find("max_position_embeddings");
     const json* top_k = s.find("index_topk");
     if (!model_) return;
-    json config = stage.starts_from < 0 ? *model_ : json::parse(config_to_json(recipe_.stages[static_cast<size_t>(stage.starts_from)].config));
+    json config = stage.starts_from < 0
+                      ? *model_
+                      : json::parse(config_to_json(recipe_.stages[static_cast<size_t>(stage.starts_from)].config));
     if (rope) {
       config.erase("rope_parameters");
       config["rope_scaling"] = *rope;
@@ -212,18 +215,19 @@ class Reader {
   void check(JsonFields& s, const Stage& stage) {
     const bool has_indexer = recipe_.model.sparse();
     if (model_ && !has_indexer && (stage.indexer_only || stage.sparse_attention || stage.indexer_learns()))
-      problems_.add("{}attention, learns, index_loss_weight: this needs an indexer, but the model has no index_* fields",
-                    s.prefix());
+      problems_.add(
+          "{}attention, learns, index_loss_weight: this needs an indexer, but the model has no index_* fields",
+          s.prefix());
     if (stage.indexer_only && !stage.indexer_learns())
-      problems_.add("{}index_loss_weight: found {}, expected more than 0: the indexer learns from nothing else", s.prefix(),
-                    stage.index_loss_weight);
+      problems_.add("{}index_loss_weight: found {}, expected more than 0: the indexer learns from nothing else",
+                    s.prefix(), stage.index_loss_weight);
     if (model_ && stage.mtp_loss_weight > 0 && recipe_.model.num_nextn_predict_layers == 0)
-      problems_.add("{}mtp_loss_weight: found {}, but the model has no MTP layer (num_nextn_predict_layers)", s.prefix(),
-                    stage.mtp_loss_weight);
+      problems_.add("{}mtp_loss_weight: found {}, but the model has no MTP layer (num_nextn_predict_layers)",
+                    s.prefix(), stage.mtp_loss_weight);
     if (s.good({"sequence_length"}) && stage.config.max_position_embeddings > 0 &&
         stage.sequence_length > stage.config.max_position_embeddings)
-      problems_.add("{}sequence_length: found {}, expected at most max_position_embeddings, which is {} here", s.prefix(),
-                    stage.sequence_length, stage.config.max_position_embeddings);
+      problems_.add("{}sequence_length: found {}, expected at most max_position_embeddings, which is {} here",
+                    s.prefix(), stage.sequence_length, stage.config.max_position_embeddings);
     if (recipe_.chat.empty() && s.good({"sequence_length"}) && stage.tasks.max_length >= stage.sequence_length)
       problems_.add("{}max_length: found {}, expected less than sequence_length, which is {}: the answer must fit too",
                     s.prefix(), stage.tasks.max_length, stage.sequence_length);

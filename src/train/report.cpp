@@ -75,28 +75,33 @@ class Page {
   }
 
   void table() {
-    out_ += "<div class='scroll'><table><tr><th>stage<th>learns, attention<th>steps<th>tokens<th>loss<th>MTP loss<th>KL"
-            "<th>recall<th>tokens/s<th>peak MB</tr>";
+    out_ +=
+        "<div class='scroll'><table><tr><th>stage<th>learns, attention<th>steps<th>tokens<th>loss<th>MTP loss<th>KL"
+        "<th>recall<th>tokens/s<th>peak MB</tr>";
     for (const auto& [stage, records] : stages_) {
       double tokens = 0, seconds = 0;
       for (const StepRecord& r : records) tokens += static_cast<double>(r.tokens), seconds += r.seconds;
       const StepRecord& last = records.back();
-      const auto text = [](const std::optional<double>& value) { return value ? number_text(*value) : std::string("–"); };
+      const auto text = [](const std::optional<double>& value) {
+        return value ? number_text(*value) : std::string("–");
+      };
       std::optional<double> recall;
       for (const StepRecord& r : records)
         if (r.recall) recall = r.recall;
       add("<tr><td>{}<td>{}, {}<td>{} / {}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.0f}</tr>", escape(stage->name),
-          stage->indexer_only ? "indexer" : "all", stage->sparse_attention ? "sparse" : "dense", last.step, stage->steps,
-          number_text(tokens), number_text(last.loss), text(last.mtp_loss), text(last.kl), text(recall),
+          stage->indexer_only ? "indexer" : "all", stage->sparse_attention ? "sparse" : "dense", last.step,
+          stage->steps, number_text(tokens), number_text(last.loss), text(last.mtp_loss), text(last.kl), text(recall),
           number_text(tokens / seconds), last.memory_mb);
     }
     out_ += "</table></div>";
   }
 
   void chart(const char* title, const char* y_label, const Field& field) {
-    svg::LineChart chart{.x_label = "tokens of the stage", .y_label = y_label, .series = {}, .unit = "", .markers = false};
+    svg::LineChart chart{
+        .x_label = "tokens of the stage", .y_label = y_label, .series = {}, .unit = "", .markers = false};
     for (const auto& [stage, records] : stages_)
-      if (auto series = curve(stage->name, records, field); series.points.size() > 1) chart.series.push_back(std::move(series));
+      if (auto series = curve(stage->name, records, field); series.points.size() > 1)
+        chart.series.push_back(std::move(series));
     if (!chart.series.empty()) add("<figure><h3>{}</h3>{}</figure>", title, svg::line_chart(chart));
   }
 

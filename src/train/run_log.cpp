@@ -125,10 +125,12 @@ void RunDisplay::step(size_t index, const StepRecord& r) {
   const Stage& stage = recipe_.stages[index];
   const auto now = std::chrono::steady_clock::now();
   const bool last = r.step == stage.steps;
-  if (!last && now - shown_ < (terminal_ ? std::chrono::nanoseconds(kRedrawEvery) : std::chrono::nanoseconds(kLineEvery))) return;
+  if (!last &&
+      now - shown_ < (terminal_ ? std::chrono::nanoseconds(kRedrawEvery) : std::chrono::nanoseconds(kLineEvery)))
+    return;
   shown_ = now;
-  std::string line = fmt::format("{} ({}/{}) step {}/{} · loss {:.4f}", stage.name, index + 1, recipe_.stages.size(), r.step,
-                                 stage.steps, r.loss);
+  std::string line = fmt::format("{} ({}/{}) step {}/{} · loss {:.4f}", stage.name, index + 1, recipe_.stages.size(),
+                                 r.step, stage.steps, r.loss);
   if (r.mtp_loss) line += fmt::format(" · MTP {:.4f}", *r.mtp_loss);
   if (r.kl) line += fmt::format(" · KL {:.4f}", *r.kl);
   if (r.recall) line += fmt::format(" · recall {:.1f} %", 100 * *r.recall);

@@ -38,7 +38,8 @@ Status write_entries(const std::filesystem::path& file, const std::vector<Entry>
   for (const Entry& e : list) declarations.push_back({e.name, DType::kF32, e.value.sizes().vec()});
   FATHOM_TRY(auto writer, SafetensorsWriter::create(file, std::move(declarations), metadata));
   for (const Entry& e : list)
-    FATHOM_RETURN_IF_ERROR(writer.write(std::as_bytes(std::span(e.value.data_ptr<float>(), static_cast<size_t>(e.value.numel())))));
+    FATHOM_RETURN_IF_ERROR(
+        writer.write(std::as_bytes(std::span(e.value.data_ptr<float>(), static_cast<size_t>(e.value.numel())))));
   return writer.finish();
 }
 
@@ -54,7 +55,8 @@ Result<SafetensorsFile> read_entries(const std::filesystem::path& path, const st
                    shape_text(e.value.sizes().vec()));
   }
   if (!problems.empty()) return tl::unexpected(problems.error(path.string()));
-  for (const Entry& e : list) std::memcpy(e.value.data_ptr<float>(), file.find(e.name)->bytes.data(), size_bytes(e.value));
+  for (const Entry& e : list)
+    std::memcpy(e.value.data_ptr<float>(), file.find(e.name)->bytes.data(), size_bytes(e.value));
   return file;
 }
 
@@ -63,7 +65,8 @@ Result<int64_t> number(const SafetensorsFile& file, const char* name) {
   int64_t value = -1;
   if (place != file.metadata().end())
     std::from_chars(place->second.data(), place->second.data() + place->second.size(), value);
-  if (value < 0) return fail("{}: the metadata has no {}: this is no state of a training run", file.path().string(), name);
+  if (value < 0)
+    return fail("{}: the metadata has no {}: this is no state of a training run", file.path().string(), name);
   return value;
 }
 

@@ -51,7 +51,8 @@ Status make_folder(const fs::path& folder) {
 // Busiest expert over the mean, mean over layers.
 double expert_balance(const std::vector<Tensor>& load) {
   double sum = 0;
-  for (const Tensor& counts : load) sum += counts.max().item<double>() / counts.to(torch::kFloat64).mean().item<double>();
+  for (const Tensor& counts : load)
+    sum += counts.max().item<double>() / counts.to(torch::kFloat64).mean().item<double>();
   return sum / static_cast<double>(load.size());
 }
 
@@ -77,8 +78,8 @@ class Run {
                  const size_t i = stage_index(r.stage);
                  return i < index || (i == index && r.step <= at.step);
                }));
-    display_.say(fmt::format("{}: {} parameters, {} stages, in {}", recipe_.name, parameters_.count(), recipe_.stages.size(),
-                             options_.folder.string()));
+    display_.say(fmt::format("{}: {} parameters, {} stages, in {}", recipe_.name, parameters_.count(),
+                             recipe_.stages.size(), options_.folder.string()));
     for (; index < recipe_.stages.size(); ++index, at.step = 0) {
       const Stage& stage = recipe_.stages[index];
       if (at.step == 0) FATHOM_RETURN_IF_ERROR(start_stage(stage));
@@ -130,7 +131,8 @@ class Run {
     if (before != tokenizer)
       return fail("{}: is not the tokenizer that the run was started with, {}", recipe_.tokenizer.string(),
                   (options_.folder / "tokenizer.json").string());
-    if (options_.from) return fail("--from and --resume: a run that goes on has its weights already; leave one of them out");
+    if (options_.from)
+      return fail("--from and --resume: a run that goes on has its weights already; leave one of them out");
     return {};
   }
 
@@ -141,7 +143,8 @@ class Run {
       FATHOM_TRY(const RunPosition at, load_state(state_file(), parameters_, *optimizer_));
       const size_t index = stage_index(at.stage);
       if (index < recipe_.stages.size() && at.step <= recipe_.stages[index].steps) return at;
-      return fail("{}: is in stage '{}' at step {}, which the recipe does not have", state_file().string(), at.stage, at.step);
+      return fail("{}: is in stage '{}' at step {}, which the recipe does not have", state_file().string(), at.stage,
+                  at.step);
     }
     if (!fs::exists(start_file())) {
       if (options_.from) FATHOM_RETURN_IF_ERROR(parameters_.load_checkpoint(*options_.from, recipe_.model));
@@ -213,7 +216,8 @@ class Run {
     record.tokens = batch.rows;
     double lm = 0, mtp = 0, kl = 0, recall = 0;
     std::vector<Tensor> load;
-    const double layers = static_cast<double>(options.mtp ? stage.config.total_layers() : stage.config.num_hidden_layers);
+    const double layers =
+        static_cast<double>(options.mtp ? stage.config.total_layers() : stage.config.num_hidden_layers);
     const double rows = static_cast<double>(batch.rows);
     for (const Pack& pack : batch.packs) {
       const PackTensors tensors(pack);
@@ -259,9 +263,10 @@ class Run {
     if (std::isfinite(r.loss) && std::isfinite(r.gradient_norm) && std::isfinite(r.mtp_loss.value_or(0)) &&
         std::isfinite(r.kl.value_or(0)))
       return {};
-    return fail("stage {}, step {}: the loss is {}, the norm of the gradient {}: the run stops before this step is applied. "
-                "What was saved is untouched; start again with a lower learning_rate.peak or a longer warm-up",
-                r.stage, r.step, r.loss, r.gradient_norm);
+    return fail(
+        "stage {}, step {}: the loss is {}, the norm of the gradient {}: the run stops before this step is applied. "
+        "What was saved is untouched; start again with a lower learning_rate.peak or a longer warm-up",
+        r.stage, r.step, r.loss, r.gradient_norm);
   }
 
   // Auxiliary-loss-free balance (V3 report §2.1.2): bias += γ · sign(mean load − load).

@@ -126,7 +126,8 @@ TEST_F(Data, TooLongForEverySequenceIsAnError) {
 
 TEST_F(Data, QueueGivesWhatMakeBatchGives) {
   BatchQueue queue(tasks(), 5, 500, 256);
-  for (const int64_t step : {2, 3, 4}) EXPECT_TRUE(same(queue.take(step).value(), make_batch(*tasks(), step, 500, 256).value()));
+  for (const int64_t step : {2, 3, 4})
+    EXPECT_TRUE(same(queue.take(step).value(), make_batch(*tasks(), step, 500, 256).value()));
   EXPECT_TRUE(same(queue.take(1).value(), make_batch(*tasks(), 1, 500, 256).value()));
 }
 
@@ -143,9 +144,10 @@ TEST_F(Data, ChatTurnsAndReasoning) {
 }
 
 TEST_F(Data, BadLinesAreReportedTogether) {
-  EXPECT_THAT(error("{\"messages\":[]}\nnot json\n{\"messages\":[{\"role\":\"king\",\"content\":\"x\"}]}\n{}\n"),
-              AllOf(HasSubstr("4 problems"), HasSubstr("line 1: messages: none is an assistant's"), HasSubstr("line 2:"),
-                    HasSubstr("line 3: messages[0].role"), HasSubstr("line 4: expected an object with")));
+  EXPECT_THAT(
+      error("{\"messages\":[]}\nnot json\n{\"messages\":[{\"role\":\"king\",\"content\":\"x\"}]}\n{}\n"),
+      AllOf(HasSubstr("4 problems"), HasSubstr("line 1: messages: none is an assistant's"), HasSubstr("line 2:"),
+            HasSubstr("line 3: messages[0].role"), HasSubstr("line 4: expected an object with")));
   EXPECT_THAT(error(""), HasSubstr("found no conversation"));
   EXPECT_THAT(load_chat_file(folder / "none", *tokenizer, 0).error().message, HasSubstr("No such file"));
 }
@@ -153,7 +155,8 @@ TEST_F(Data, BadLinesAreReportedTogether) {
 TEST_F(Data, ChatPassesSeeEverythingOnceAndDependOnTheStepAlone) {
   std::vector<TokenExample> examples;
   for (int32_t i = 0; i < 10; ++i) examples.push_back({{i, 0, 0, 0}, {0, 1, 1, 1}});
-  const auto source = make_chat_source(examples, 1, 6, 100).value(), again = make_chat_source(examples, 1, 6, 100).value();
+  const auto source = make_chat_source(examples, 1, 6, 100).value(),
+             again = make_chat_source(examples, 1, 6, 100).value();
   std::map<int32_t, int> seen;  // two examples of three rows a step: five steps are a pass
   for (int64_t step = 0; step < 10; ++step)
     for (int64_t n = 0; n < 2; ++n) ++seen[source->example(step, n).value().tokens[0]];

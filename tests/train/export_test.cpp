@@ -53,8 +53,9 @@ class Export : public testing::Test {
     std::vector<Tensor> selected;
     if (config.sparse()) selected = selections(sides.engine, config);
     const torch::NoGradGuard guard;
-    sides.trainer = model.forward(PackTensors(pack), {.sparse_attention = config.sparse(), .mtp = true,
-                                                      .selected = config.sparse() ? &selected : nullptr});
+    sides.trainer = model.forward(
+        PackTensors(pack),
+        {.sparse_attention = config.sparse(), .mtp = true, .selected = config.sparse() ? &selected : nullptr});
     const auto flat = [](const Tensor& x) {
       const Tensor c = x.contiguous();
       return std::vector<float>(c.data_ptr<float>(), c.data_ptr<float>() + c.numel());
@@ -86,7 +87,8 @@ class Export : public testing::Test {
   // Both compute in float32, in other orders: 1e-4 of a row's largest logit is some tens of roundings through three layers.
   static void expect_agreement(const Sides& sides, const ModelConfig& config) {
     EXPECT_TRUE(close_rows(sides.logits, floats(sides.engine, "logits"), kRows, config.vocab_size, {.relative = 1e-4}));
-    EXPECT_TRUE(close_rows(sides.mtp_logits, floats(sides.engine, "mtp_logits"), kRows - 1, config.vocab_size, {.relative = 1e-4}));
+    EXPECT_TRUE(close_rows(sides.mtp_logits, floats(sides.engine, "mtp_logits"), kRows - 1, config.vocab_size,
+                           {.relative = 1e-4}));
   }
 
   Recipe recipe;

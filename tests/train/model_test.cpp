@@ -103,7 +103,8 @@ TEST_F(ModelTest, SelectionOfEverythingIsDense) {
   config.index_topk = 8;
   Model model(config, parameters, *functions);
   const PackTensors both = pack({kFirst, kSecond});
-  const Forward dense = model.forward(both, {.mtp = true}), sparse = model.forward(both, {.sparse_attention = true, .mtp = true});
+  const Forward dense = model.forward(both, {.mtp = true}),
+                sparse = model.forward(both, {.sparse_attention = true, .mtp = true});
   // Absorbed and un-absorbed attention are the same function.
   EXPECT_TRUE(torch::allclose(sparse.hidden, dense.hidden, 1e-4, 1e-5));
   EXPECT_TRUE(torch::allclose(sparse.mtp_hidden, dense.mtp_hidden, 1e-4, 1e-5));
@@ -162,7 +163,8 @@ TEST_F(ModelTest, InitialValuesFollowFromSeedAndName) {
   EXPECT_FALSE(torch::equal(other.at("lm_head.weight"), parameters.at("lm_head.weight")));
   ModelConfig shallow = config;
   shallow.num_hidden_layers = 1;
-  EXPECT_TRUE(torch::equal(Parameters::initialise(shallow, 7, 0.2).at("lm_head.weight"), parameters.at("lm_head.weight")));
+  EXPECT_TRUE(
+      torch::equal(Parameters::initialise(shallow, 7, 0.2).at("lm_head.weight"), parameters.at("lm_head.weight")));
 }
 
 }  // namespace

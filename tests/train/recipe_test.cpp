@@ -80,12 +80,13 @@ TEST(Recipe, AllProblemsAtOnce) {
   json["stages"][4]["twin_of"] = "nothing";
   const auto recipe = parse(json);
   ASSERT_FALSE(recipe);
-  EXPECT_THAT(recipe.error().message,
-              AllOf(HasSubstr("\"sed\": there is no such field"), HasSubstr("model: hidden_size: found -4"),
-                    HasSubstr("optimizer.beta1: found \"much\""), HasSubstr("stages[0].\"atention\": there is no such field"),
-                    HasSubstr("stages[0].learning_rate.peak: found 0"), HasSubstr("stages[1].name: found \"a/b\""),
-                    HasSubstr("stages[2].index_loss_weight"), HasSubstr("stages[3].steps: found 0"),
-                    HasSubstr("stages[4].twin_of: found \"nothing\"")));
+  EXPECT_THAT(
+      recipe.error().message,
+      AllOf(HasSubstr("\"sed\": there is no such field"), HasSubstr("model: hidden_size: found -4"),
+            HasSubstr("optimizer.beta1: found \"much\""), HasSubstr("stages[0].\"atention\": there is no such field"),
+            HasSubstr("stages[0].learning_rate.peak: found 0"), HasSubstr("stages[1].name: found \"a/b\""),
+            HasSubstr("stages[2].index_loss_weight"), HasSubstr("stages[3].steps: found 0"),
+            HasSubstr("stages[4].twin_of: found \"nothing\"")));
 }
 
 // One change each, and a part of what must be said about it.
@@ -131,7 +132,8 @@ TEST(Recipe, DenseModelHasNoSparseStages) {
   json["model"].erase("architectures");
   const auto recipe = parse(json);
   ASSERT_FALSE(recipe);
-  EXPECT_THAT(recipe.error().message, AllOf(HasSubstr("stages[2]."), HasSubstr("stages[3]."), HasSubstr("needs an indexer")));
+  EXPECT_THAT(recipe.error().message,
+              AllOf(HasSubstr("stages[2]."), HasSubstr("stages[3]."), HasSubstr("needs an indexer")));
   json["stages"] = {json["stages"][0]};
   EXPECT_TRUE(parse(json));
 }

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-
 #include <sys/resource.h>
 
 #include <csignal>
@@ -30,8 +29,11 @@ class StopAfter : public Functions {
 
   Tensor linear(const Tensor& x, const Tensor& w) override { return inner_->linear(x, w); }
   Tensor rms_norm(const Tensor& x, const Tensor& g, double e) override { return inner_->rms_norm(x, g, e); }
-  Tensor mlp(const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& d) override { return inner_->mlp(x, g, u, d); }
-  Tensor experts(const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& d, const Tensor& e, const Tensor& w) override {
+  Tensor mlp(const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& d) override {
+    return inner_->mlp(x, g, u, d);
+  }
+  Tensor experts(const Tensor& x, const Tensor& g, const Tensor& u, const Tensor& d, const Tensor& e,
+                 const Tensor& w) override {
     return inner_->experts(x, g, u, d, e, w);
   }
   Attention attention(const Tensor& q, const Tensor& k, const Tensor& v, double s, const KeySet& keys) override {
@@ -62,8 +64,9 @@ class Trainer : public testing::Test {
 
   Result<RunEnd> run(const std::string& name, bool resume = false, int64_t stop_after = -1) {
     StopAfter functions(stop_after);
-    return run_training({.recipe = recipe, .folder = folder / name, .resume = resume, .from = from, .stop = functions.flag()},
-                        functions);
+    return run_training(
+        {.recipe = recipe, .folder = folder / name, .resume = resume, .from = from, .stop = functions.flag()},
+        functions);
   }
   static std::string bytes(const fs::path& file) { return read_file(file).value(); }
   // The log without what a clock says.
@@ -105,8 +108,11 @@ TEST_F(Trainer, ResumedRunsHaveTheSameBits) {
 
 TEST_F(Trainer, StagesDoWhatTheySay) {
   ASSERT_TRUE(run("run"));
-  const auto tensors = [&](const char* stage) { return SafetensorsFile::open(folder / "run" / "stages" / (std::string(stage) + ".safetensors")).value(); };
-  const auto before = tensors("extend"), warm = tensors("warm-up"), sparse = tensors("sparse"), twin = tensors("dense-twin");
+  const auto tensors = [&](const char* stage) {
+    return SafetensorsFile::open(folder / "run" / "stages" / (std::string(stage) + ".safetensors")).value();
+  };
+  const auto before = tensors("extend"), warm = tensors("warm-up"), sparse = tensors("sparse"),
+             twin = tensors("dense-twin");
   for (const TensorEntry& t : before.tensors()) {
     if (t.name.ends_with("e_score_correction_bias")) continue;  // steps of ±γ, which may cancel
     const bool indexer = t.name.find(".indexer.") != std::string::npos;
@@ -181,13 +187,16 @@ TEST_F(Trainer, NotANumberStopsBeforeItIsApplied) {
   {
     const auto file = SafetensorsFile::open(state).value();
     const float nan = std::numeric_limits<float>::quiet_NaN();
-    const uint64_t data = broken.size() - static_cast<uint64_t>(file.tensors().back().bytes.data() + file.tensors().back().bytes.size() - file.find("model.norm.weight")->bytes.data());
+    const uint64_t data =
+        broken.size() - static_cast<uint64_t>(file.tensors().back().bytes.data() + file.tensors().back().bytes.size() -
+                                              file.find("model.norm.weight")->bytes.data());
     std::memcpy(broken.data() + data, &nan, sizeof nan);
   }
   std::ofstream(state, std::ios::binary) << broken;
   const auto end = run("run", true);
   ASSERT_FALSE(end);
-  EXPECT_THAT(end.error().message, AllOf(HasSubstr("stage pretrain, step 2"), HasSubstr("nan"), HasSubstr("learning_rate.peak")));
+  EXPECT_THAT(end.error().message,
+              AllOf(HasSubstr("stage pretrain, step 2"), HasSubstr("nan"), HasSubstr("learning_rate.peak")));
   EXPECT_EQ(bytes(state), broken) << "nothing was saved over it";
 }
 
@@ -214,7 +223,9 @@ TEST_F(Trainer, FullDiskLosesNothing) {
 
 TEST_F(Trainer, FineTuningBeginsWithACheckpoint) {
   ASSERT_TRUE(run("base"));
-  std::ofstream(folder / "chat.jsonl") << R"({"messages":[{"role":"user","content":"ping"},{"role":"assistant","content":"pong"}]})" << "\n";
+  std::ofstream(folder / "chat.jsonl")
+      << R"({"messages":[{"role":"user","content":"ping"},{"role":"assistant","content":"pong"}]})"
+      << "\n";
   auto json = tiny_json();
   json["data"] = {{"chat", (folder / "chat.jsonl").string()}};
   json["stages"] = {json["stages"][3]};
@@ -230,7 +241,11 @@ TEST_F(Trainer, FineTuningBeginsWithACheckpoint) {
   EXPECT_LT(lines.back()["loss"], 0.1);
   const auto start = SafetensorsFile::open(folder / "tuned" / "start.safetensors").value();
   const auto base = SafetensorsFile::open(folder / "base" / "stages" / "dense-twin.safetensors").value();
-  const auto first = [](const SafetensorsFile& f, const char* name) { float x; std::memcpy(&x, f.find(name)->bytes.data(), 4); return x; };
+  const auto first = [](const SafetensorsFile& f, const char* name) {
+    float x;
+    std::memcpy(&x, f.find(name)->bytes.data(), 4);
+    return x;
+  };
   EXPECT_NEAR(first(start, "model.norm.weight"), first(base, "model.norm.weight"), 0.005) << "as BF16 has it";
 }
 

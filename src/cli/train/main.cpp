@@ -19,12 +19,14 @@ namespace {
 constexpr int kStopped = 130;  // as a shell reports a program that Ctrl-C ended
 
 Result<int> run(const TrainOptions& options) {
-  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const int threads =
+      options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   at::set_num_threads(threads);
   const auto functions = options.ops == "plain" ? train::make_plain_functions() : train::make_fused_functions(threads);
   const InterruptFlag stop({SIGINT, SIGTERM});
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is reported like a full disk
-  train::RunOptions wanted{.recipe = options.recipe, .folder = options.out, .resume = options.resume, .from = {}, .stop = &stop.flag()};
+  train::RunOptions wanted{
+      .recipe = options.recipe, .folder = options.out, .resume = options.resume, .from = {}, .stop = &stop.flag()};
   if (!options.from.empty()) wanted.from = options.from;
   FATHOM_TRY(const train::RunEnd end, train::run_training(wanted, *functions));
   return end == train::RunEnd::kFinished ? 0 : kStopped;
