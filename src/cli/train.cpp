@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <memory>
@@ -28,6 +29,9 @@ Result<int> hand_over(const TrainOptions& options) {
   std::vector<char*> argv;
   for (std::string& a : arguments) argv.push_back(a.data());
   argv.push_back(nullptr);
+  // libtorch's threads would otherwise spin after each of its operations and keep the cores from the pool of the fused
+  // ones, which does most of the work. Read when the program is loaded, so it cannot be set later.
+  setenv("OMP_WAIT_POLICY", "PASSIVE", 0);
   execv(program.c_str(), argv.data());
   return fail("train: cannot start {}: {}", program.string(), std::strerror(errno));
 }

@@ -16,8 +16,12 @@ void TrainOptions::add_to(CLI::App& command) {
       ->type_name("DIR")
       ->excludes(resuming);
   add_threads(command, threads);
-  command.add_option("--ops", ops, "fused: kernels of our own, BF16 products; plain: libtorch's operations, float32")
-      ->check(CLI::IsMember({"fused", "plain"}))
+  command
+      .add_option(
+          "--ops", ops,
+          "fused: kernels of our own, products of BF16 with float32 sums; fused-f32: the same in float32 throughout;\n"
+          "plain: libtorch's operations, float32")
+      ->check(CLI::IsMember({"fused", "fused-f32", "plain"}))
       ->type_name("NAME")
       ->capture_default_str();
   command.footer(

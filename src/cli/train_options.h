@@ -1,4 +1,5 @@
-// Options of `fathom train`, which is a program of its own: `fathom` reads them to explain and check them, then hands over.
+// Options of `fathom train`, which is a program of its own: `fathom` reads them to explain and check them, then hands
+// over.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -29,9 +29,9 @@ struct Batch {
 };
 
 // A function of (source, step, sizes) alone: a resumed run needs no state. Examples are taken until the step has
-// batch_tokens rows (so the last may go past it), then put, longest first, into the first pack that has room. Every example
-// that is drawn is trained on: dropping what does not fit would drop the long ones. Those that no pack can hold are
-// passed over.
+// batch_tokens rows (so the last may go past it), then put, longest first, into the first pack that has room. Every
+// example that is drawn is trained on: dropping what does not fit would drop the long ones. Those that no pack can hold
+// are passed over.
 Result<Batch> make_batch(const ExampleSource& source, int64_t step, int64_t batch_tokens, int64_t sequence_length);
 
 // Makes the next batch on another thread while one is trained on.

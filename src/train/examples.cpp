@@ -18,8 +18,8 @@ namespace {
 
 constexpr size_t kMaxChatBytes = size_t{4} << 30;
 
-// Ends of text to be learnt or only read. Every piece ends with a mark of the chat format, so that pieces are encoded apart as
-// the prompt and the answer of a conversation are.
+// Ends of text to be learnt or only read. Every piece ends with a mark of the chat format, so that pieces are encoded
+// apart as the prompt and the answer of a conversation are.
 Status append_piece(TokenExample& example, std::string_view text, float weight, const Tokenizer& tokenizer) {
   FATHOM_TRY(const auto tokens, tokenizer.encode(text));
   example.tokens.insert(example.tokens.end(), tokens.begin(), tokens.end());

@@ -33,14 +33,15 @@ class ExampleSource {
 Result<std::unique_ptr<ExampleSource>> make_task_source(const TaskSettings& settings, uint64_t seed,
                                                         const Tokenizer& tokenizer, double prompt_weight);
 
-// A JSON object a line, {"messages": [...], "tools": [...]} in the form of the OpenAI API, rendered by the chat template.
+// A JSON object a line, {"messages": [...], "tools": [...]} in the form of the OpenAI API, rendered by the chat
+// template.
 // All assistant turns without reasoning are learnt in one sequence; a turn with reasoning_content is an example of its
 // own, in thinking mode, because the template drops the reasoning of earlier turns. Bad lines are reported together.
 Result<std::vector<TokenExample>> load_chat_file(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                                  double prompt_weight);
 
-// Passes over conversations, each in an order of its own. Those of more than `longest` rows are left out; fails when none
-// is left. batch_tokens: how far a step goes.
+// Passes over conversations, each in an order of its own. Those of more than `longest` rows are left out; fails when
+// none is left. batch_tokens: how far a step goes.
 Result<std::unique_ptr<ExampleSource>> make_chat_source(std::vector<TokenExample> examples, uint64_t seed,
                                                         int64_t batch_tokens, int64_t longest);
 

@@ -1,6 +1,7 @@
 // The model as it is trained: the equations of src/model/, in differentiable operations and without rounding.
-// Differences from inference, none of which changes what is computed: packed sequences instead of a cache; the indexer's Hadamard
-// transform is left out (orthogonal, applied to queries and keys alike, it changes no score), and so is its FP8 rounding.
+// Differences from inference, none of which changes what is computed: packed sequences instead of a cache; the
+// indexer's Hadamard transform is left out (orthogonal, applied to queries and keys alike, it changes no score), and so
+// is its FP8 rounding.
 #pragma once
 
 #include <torch/torch.h>
@@ -49,8 +50,8 @@ struct Forward {
 
 class Model {
  public:
-  // All must outlive the model. `config` is the stage's: rope scaling and top-k may be others than when the parameters were
-  // made. Not thread-safe.
+  // All must outlive the model. `config` is the stage's: rope scaling and top-k may be others than when the parameters
+  // were made. Not thread-safe.
   Model(const ModelConfig& config, const Parameters& parameters, Functions& functions);
 
   Forward forward(const PackTensors& pack, const ForwardOptions& options);

@@ -13,7 +13,8 @@ namespace fathom::train {
 
 //   m ← β₁ m + (1 − β₁) g       v ← β₂ v + (1 − β₂) g²
 //   θ ← θ − η (m / (1 − β₁ⁿ) / (√(v / (1 − β₂ⁿ)) + ε) + λ θ)            λ = 0 for vectors (norm gains, biases)
-// (Loshchilov, Hutter 2019, "Decoupled weight decay regularization", algorithm 2). One pass over memory for each tensor.
+// (Loshchilov, Hutter 2019, "Decoupled weight decay regularization", algorithm 2). One pass over memory for each
+// tensor.
 // Parameters without a gradient are left alone. The result does not depend on the number of threads.
 class AdamW {
  public:

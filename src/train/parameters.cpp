@@ -25,7 +25,8 @@ torch::Tensor initial(const Parameter& p, const std::vector<int64_t>& shape, int
   return torch::empty(shape).normal_(0, deviation, generator);
 }
 
-// Sizes that decide shapes; what the run may choose for itself (context, rope scaling, top-k, number format) is not among them.
+// Sizes that decide shapes; what the run may choose for itself (context, rope scaling, top-k, number format) is not
+// among them.
 void compare_sizes(const ModelConfig& theirs, const ModelConfig& ours, Problems& problems) {
   const auto same = [&](const char* name, auto ModelConfig::*field) {
     if (theirs.*field != ours.*field)

@@ -14,7 +14,8 @@
 
 namespace fathom::train {
 
-// η(n) of step n = 0, 1, …: linear to `peak` in `warmup_steps`, then half a cosine to final_share · peak at the last step.
+// η(n) of step n = 0, 1, …: linear to `peak` in `warmup_steps`, then half a cosine to final_share · peak at the last
+// step.
 struct LearningRate {
   double peak = 0;
   int64_t warmup_steps = 0;
@@ -52,8 +53,8 @@ struct Stage {
   uint64_t data_seed = 0;        // a twin's is that of its sibling
   TaskSettings tasks;            // unless the recipe names a chat file
   bool exported = false;
-  // Of the model at the end of this stage, as it is exported: rope_scaling, index_topk and context are the stage's, a dense
-  // twin has no indexer.
+  // Of the model at the end of this stage, as it is exported: rope_scaling, index_topk and context are the stage's, a
+  // dense twin has no indexer.
   ModelConfig config;
 
   bool indexer_learns() const { return index_loss_weight > 0; }
@@ -75,7 +76,8 @@ struct Recipe {
   std::string canonical;
 };
 
-// Every field is checked, unknown ones are refused, all problems come at once. Paths are relative to the recipe's folder.
+// Every field is checked, unknown ones are refused, all problems come at once. Paths are relative to the recipe's
+// folder.
 Result<Recipe> load_recipe(const std::filesystem::path& file);
 Result<Recipe> parse_recipe(std::string_view json, const std::filesystem::path& folder, std::string_view source);
 

@@ -20,7 +20,8 @@ struct StepRecord {
   std::string stage;
   int64_t step = 0;    // counted from 1
   int64_t tokens = 0;  // rows of this step
-  double loss = 0, gradient_norm = 0, learning_rate = 0, tokens_per_second = 0, seconds = 0, memory_mb = 0;
+  double loss = 0, gradient_norm = 0, learning_rate = 0, tokens_per_second = 0, seconds = 0;
+  double memory_mb = 0;  // of the process, its peak since the stage began or was resumed
   std::optional<double> mtp_loss, kl;
   std::optional<double> recall;   // share of the dense attention that the selection holds, mean over rows and layers
   std::optional<double> balance;  // busiest expert over the mean, mean over layers

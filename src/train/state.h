@@ -17,11 +17,12 @@ struct RunPosition {
   int64_t step = 0;
 };
 
-// One safetensors file, float32: NAME for a parameter, NAME.m and NAME.v for its moments. It is complete or not there: an older
-// file of that name stays until the new one is on disk.
+// One safetensors file, float32: NAME for a parameter, NAME.m and NAME.v for its moments. It is complete or not there:
+// an older file of that name stays until the new one is on disk.
 Status save_state(const std::filesystem::path& file, const RunPosition& position, const Parameters& parameters,
                   AdamW& optimizer);
-// Into parameters and moments of the same sizes; all that does not fit is reported at once, and then nothing is changed.
+// Into parameters and moments of the same sizes; all that does not fit is reported at once, and then nothing is
+// changed.
 Result<RunPosition> load_state(const std::filesystem::path& file, Parameters& parameters, AdamW& optimizer);
 
 // Parameters alone: where a stage starts.

@@ -1,11 +1,13 @@
 #include "train/trainer.h"
 
 #include <fmt/ranges.h>
-#include <sys/resource.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
@@ -29,16 +31,24 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 using Clock = std::chrono::steady_clock;
 
-// A sparse stage sees only what is selected; every so many steps one pack is run with dense attention, to see what was missed.
+// A sparse stage sees only what is selected; every so many steps one pack is run with dense attention, to see what was
+// missed.
 constexpr int64_t kProbeEvery = 50;
 constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
+// Of the process since the last call of reset_peak_memory, as Linux counts it; 0 elsewhere.
 double peak_memory_mb() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / 1024;
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("VmHWM:")) return std::strtod(line.c_str() + 6, nullptr) / 1024;
+  return 0;
+}
+
+void reset_peak_memory() {
+  malloc_trim(0);                                 // what the stage before has freed is not this one's
+  std::ofstream("/proc/self/clear_refs") << "5";  // 5: the high-water mark alone
 }
 
 Status make_folder(const fs::path& folder) {
@@ -183,6 +193,7 @@ class Run {
     FATHOM_TRY(auto source, make_source(stage));
     BatchQueue batches(std::move(source), stage.steps, stage.batch_tokens, stage.sequence_length);
     Model model(stage.config, parameters_, f_);
+    reset_peak_memory();
     Clock::time_point saved = Clock::now();
     for (int64_t step = first; step < stage.steps; ++step) {
       FATHOM_TRY(const Batch batch, batches.take(step));

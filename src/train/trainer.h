@@ -28,10 +28,10 @@ struct RunOptions {
 
 enum class RunEnd { kFinished, kStopped };
 
-// Runs to the end of the recipe or until it is stopped. A run that ended anywhere, by whatever, goes on with `resume` to the
-// same bits as if it had not (with the same number of threads, where a library's sums depend on it).
-// Errors: a recipe that is broken, or another than the folder's; a folder in use without `resume`; missing files; a full
-// disk; a loss or gradient that is not finite, which is never applied. Whatever was saved before stays.
+// Runs to the end of the recipe or until it is stopped. A run that ended anywhere, by whatever, goes on with `resume`
+// to the same bits as if it had not (with the same number of threads, where a library's sums depend on it).
+// Errors: a recipe that is broken, or another than the folder's; a folder in use without `resume`; missing files; a
+// full disk; a loss or gradient that is not finite, which is never applied. Whatever was saved before stays.
 Result<RunEnd> run_training(const RunOptions& options, Functions& functions);
 
 }  // namespace fathom::train

@@ -48,8 +48,8 @@ class Export : public testing::Test {
     Model model(config, read, *functions);
     Pack pack;
     pack.append(example);
-    // The engine rounds the indexer's keys and queries to FP8: near ties are decided otherwise. What is compared is what follows
-    // from its choice; how far the choices agree is the last test's matter.
+    // The engine rounds the indexer's keys and queries to FP8: near ties are decided otherwise. What is compared is
+    // what follows from its choice; how far the choices agree is the last test's matter.
     std::vector<Tensor> selected;
     if (config.sparse()) selected = selections(sides.engine, config);
     const torch::NoGradGuard guard;
@@ -84,7 +84,8 @@ class Export : public testing::Test {
     return {reinterpret_cast<const float*>(value.bytes.data()), static_cast<size_t>(value.rows * value.cols)};
   }
 
-  // Both compute in float32, in other orders: 1e-4 of a row's largest logit is some tens of roundings through three layers.
+  // Both compute in float32, in other orders: 1e-4 of a row's largest logit is some tens of roundings through three
+  // layers.
   static void expect_agreement(const Sides& sides, const ModelConfig& config) {
     EXPECT_TRUE(close_rows(sides.logits, floats(sides.engine, "logits"), kRows, config.vocab_size, {.relative = 1e-4}));
     EXPECT_TRUE(close_rows(sides.mtp_logits, floats(sides.engine, "mtp_logits"), kRows - 1, config.vocab_size,
@@ -128,8 +129,8 @@ TEST_F(Export, SelectionsAgreeButForNearTies) {
   pack.append(example);
   const torch::NoGradGuard guard;
   const Forward own = model.forward(PackTensors(pack), {.sparse_attention = true});
-  // The first layer: later ones read what earlier choices made. FP8 has three bits of mantissa, so some of 16 of up to 60 keys
-  // trade places at the edge; a wrong rotation or norm leaves little more than chance.
+  // The first layer: later ones read what earlier choices made. FP8 has three bits of mantissa, so some of 16 of up to
+  // 60 keys trade places at the edge; a wrong rotation or norm leaves little more than chance.
   const Tensor theirs = selections(sides.engine, config)[0], ours = own.selected[0];
   int64_t same = 0, all = 0;
   for (int64_t t = 0; t < kRows; ++t)

@@ -1,5 +1,5 @@
-// The model in training: packed sequences do not see each other, gradients go where they should, one batch can be learnt
-// by heart.
+// The model in training: packed sequences do not see each other, gradients go where they should, one batch can be
+// learnt by heart.
 #include "train/model.h"
 
 #include <gtest/gtest.h>
@@ -47,8 +47,8 @@ TEST_F(ModelTest, OtherSequencesOfAPackChangeNothing) {
     const Forward with = model.forward(pack({kSecond, kFirst}), options);
     const Forward other = model.forward(pack({kOther, kFirst}), options);
     const auto rows = [](const Tensor& x) { return x.narrow(0, 5, 7); };
-    // Rounding apart: a matrix product may sum otherwise for another number of rows, and an expert's rows are those of all
-    // sequences.
+    // Rounding apart: a matrix product may sum otherwise for another number of rows, and an expert's rows are those of
+    // all sequences.
     EXPECT_TRUE(torch::allclose(rows(with.hidden), alone.hidden, 1e-4, 1e-5)) << sparse;
     EXPECT_TRUE(torch::allclose(rows(with.mtp_hidden), alone.mtp_hidden, 1e-4, 1e-5)) << sparse;
     EXPECT_TRUE(torch::allclose(rows(with.hidden), rows(other.hidden), 1e-4, 1e-5)) << sparse;

@@ -22,7 +22,8 @@ Result<int> run(const TrainOptions& options) {
   const int threads =
       options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   at::set_num_threads(threads);
-  const auto functions = options.ops == "plain" ? train::make_plain_functions() : train::make_fused_functions(threads);
+  const auto functions = options.ops == "plain" ? train::make_plain_functions()
+                                                : train::make_fused_functions(threads, options.ops != "fused-f32");
   const InterruptFlag stop({SIGINT, SIGTERM});
   std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is reported like a full disk
   train::RunOptions wanted{
