@@ -1,14 +1,16 @@
 // The differentiable operations that the model's training is made of. One header, two implementations:
 //   plain   a few lines of libtorch each: the definition, and the oracle of the other
 //   fused   custom autograd functions on our own kernels: BF16 products with float32 sums, nothing of size T × T kept
-// All tensors are contiguous float32 on the CPU unless said otherwise (plain takes float64 too); T rows are the tokens of a
-// packed batch. Not thread-safe: one call at a time, backward passes included. Wrong shapes abort.
+// All tensors are contiguous float32 on the CPU unless said otherwise (plain takes float64 too); T rows are the tokens
+// of a packed batch. Not thread-safe: one call at a time, backward passes included. Wrong shapes abort.
 #pragma once
 
 #include <torch/torch.h>
 
 #include <cstdint>
 #include <memory>
+
+#include "base/cpu_features.h"
 
 namespace fathom::train {
 
@@ -61,14 +63,14 @@ class Functions {
   virtual Attention attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const KeySet& keys) = 0;
 
   // Lightning indexer, V3.2-Exp report eq. (1):  I[t, s] = Σ_h w[t, h] · relu(q[t, h] · k[s]).  q (T, H, D), k (T, D),
-  // w (T, H). The min(top_k, visible) largest of each row, equal scores to the lower row -> KeySet::selected (T, top_k).
-  // No gradient; at most a tile of scores is kept.
+  // w (T, H). The min(top_k, visible) largest of each row, equal scores to the lower row -> KeySet::selected (T,
+  // top_k). No gradient; at most a tile of scores is kept.
   virtual Tensor index_select(const Tensor& q, const Tensor& k, const Tensor& w, int64_t top_k,
                               const Segments& segments) = 0;
 
-  // Eqs. (3), (4): the indexer learns from the attention it stands for. p_t = Σ_h attention probabilities, divided by their
-  // sum, from (attn_q, attn_k, lse, scale), which get no gradient; iq, ik, iw do: dI = softmax(I) − p. Equal I: the
-  // lower row first, as in index_select. row_weight (T), no gradient.
+  // Eqs. (3), (4): the indexer learns from the attention it stands for. p_t = Σ_h attention probabilities, divided by
+  // their sum, from (attn_q, attn_k, lse, scale), which get no gradient; iq, ik, iw do: dI = softmax(I) − p. Equal I:
+  // the lower row first, as in index_select. row_weight (T), no gradient.
   virtual IndexLoss index_loss(const Tensor& iq, const Tensor& ik, const Tensor& iw, const Tensor& attn_q,
                                const Tensor& attn_k, const Tensor& lse, double scale, const KeySet& keys, int64_t top_k,
                                const Tensor& row_weight) = 0;
@@ -79,7 +81,9 @@ class Functions {
 };
 
 std::unique_ptr<Functions> make_plain_functions();
-// threads: of its own pool. bf16: products of BF16-rounded operands where the processor has them; otherwise float32.
-std::unique_ptr<Functions> make_fused_functions(int threads, bool bf16 = true);
+// threads: of its own pool; the result is the same bits for any number. bf16: products of BF16-rounded operands where
+// the processor has them; otherwise float32. best: of the instruction sets that the processor has, none beyond this
+// one. Graphs of its results must not outlive it.
+std::unique_ptr<Functions> make_fused_functions(int threads, bool bf16 = true, Isa best = Isa::kAmx);
 
 }  // namespace fathom::train

@@ -26,8 +26,9 @@ Tensor operand(const Tensor& x, torch::IntArrayRef shape) {
   return x.contiguous();
 }
 Tensor indices(const Tensor& x, torch::ScalarType type, torch::IntArrayRef shape) {
-  FATHOM_CHECK(x.scalar_type() == type && x.device().is_cpu() && x.sizes() == shape, "expected {} {} on the CPU, found {} {}",
-               c10::toString(type), fmt::join(shape, "×"), c10::toString(x.scalar_type()), fmt::join(x.sizes(), "×"));
+  FATHOM_CHECK(x.scalar_type() == type && x.device().is_cpu() && x.sizes() == shape,
+               "expected {} {} on the CPU, found {} {}", c10::toString(type), fmt::join(shape, "×"),
+               c10::toString(x.scalar_type()), fmt::join(x.sizes(), "×"));
   return x.contiguous();
 }
 
@@ -83,11 +84,16 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 
 // mlp (expert and weight undefined) and experts.
 struct Experts : torch::autograd::Function<Experts> {
-  static ExpertsArgs args(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down, const Tensor& expert,
-                          const Tensor& weight) {
+  static ExpertsArgs args(const Tensor& x, const Tensor& gate, const Tensor& up, const Tensor& down,
+                          const Tensor& expert, const Tensor& weight) {
     const int64_t experts = expert.defined() ? gate.size(0) : 1;
     return {{x.size(0), x.size(1), gate.size(-2), experts, expert.defined() ? expert.size(1) : 1},
-            in(x), in(gate), in(up), in(down), expert.defined() ? expert.data_ptr<int32_t>() : nullptr, in_or_null(weight)};
+            in(x),
+            in(gate),
+            in(up),
+            in(down),
+            expert.defined() ? expert.data_ptr<int32_t>() : nullptr,
+            in_or_null(weight)};
   }
   static Tensor forward(AutogradContext* ctx, Workspace* ws, const Tensor& x, const Tensor& gate, const Tensor& up,
                         const Tensor& down, const Maybe& maybe_expert, const Maybe& maybe_weight) {
@@ -143,8 +149,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
 };
 
 struct IndexLossFunction : torch::autograd::Function<IndexLossFunction> {
-  static variable_list forward(AutogradContext* ctx, Workspace* ws, const Tensor& iq, const Tensor& ik, const Tensor& iw,
-                               const IndexLossArgs* args, bool with_gradients) {
+  static variable_list forward(AutogradContext* ctx, Workspace* ws, const Tensor& iq, const Tensor& ik,
+                               const Tensor& iw, const IndexLossArgs* args, bool with_gradients) {
     const Tensor kl = torch::empty({}), recall = torch::empty({iq.size(0)});
     Tensor dq, dk, dw;
     if (with_gradients) dq = torch::empty_like(iq), dk = torch::empty_like(ik), dw = torch::empty_like(iw);
@@ -166,9 +172,9 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
     const Tensor loss = torch::empty({});
     Tensor dh, dhead;
     if (with_gradients) dh = torch::empty_like(h), dhead = torch::empty_like(head);
-    *out(loss) = cross_entropy(*ws,
-                               {h.size(0), h.size(1), head.size(0), in(h), in(head), target.data_ptr<int64_t>(), in(weight)},
-                               dh.defined() ? out(dh) : nullptr, dh.defined() ? out(dhead) : nullptr);
+    *out(loss) = cross_entropy(
+        *ws, {h.size(0), h.size(1), head.size(0), in(h), in(head), target.data_ptr<int64_t>(), in(weight)},
+        dh.defined() ? out(dh) : nullptr, dh.defined() ? out(dhead) : nullptr);
     ctx->save_for_backward({dh, dhead});
     return loss;
   }
@@ -187,7 +193,7 @@ bool any_gradient(std::initializer_list<Tensor> inputs) {
 
 class FusedFunctions : public Functions {
  public:
-  FusedFunctions(int threads, bool bf16) : ws_(threads, bf16) {}
+  FusedFunctions(int threads, const Kernels& kernels) : ws_(threads, kernels) {}
 
   Tensor linear(const Tensor& x, const Tensor& w) override {
     FATHOM_CHECK(x.dim() == 2 && w.dim() == 2, "linear of {} and {} dimensions", x.dim(), w.dim());
@@ -213,9 +219,9 @@ class FusedFunctions : public Functions {
                  gate.dim(), expert.dim());
     const int64_t dim = x.size(1), count = gate.size(0), hidden = gate.size(1);
     const std::array<int64_t, 2> choices{x.size(0), expert.size(1)};
-    return Experts::apply(&ws_, operand(x, x.sizes()), operand(gate, {count, hidden, dim}), operand(up, {count, hidden, dim}),
-                          operand(down, {count, dim, hidden}), Maybe(indices(expert, torch::kInt32, choices)),
-                          Maybe(operand(weight, choices)));
+    return Experts::apply(&ws_, operand(x, x.sizes()), operand(gate, {count, hidden, dim}),
+                          operand(up, {count, hidden, dim}), operand(down, {count, dim, hidden}),
+                          Maybe(indices(expert, torch::kInt32, choices)), Maybe(operand(weight, choices)));
   }
 
   Attention attention(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const KeySet& keys) override {
@@ -250,9 +256,14 @@ class FusedFunctions : public Functions {
                  k = operand(attn_k.detach(), {rows, s.groups, s.key_dim}), l = operand(lse.detach(), {rows, s.heads}),
                  weight = operand(row_weight.detach(), {rows});
     const IndexLossArgs args{{key_args(first, chosen), iq.size(1), iq.size(2), in(x[0]), in(x[1]), in(x[2])},
-                             s, in(q), in(k), in(l), scale, top_k, in(weight)};
-    const variable_list result =
-        IndexLossFunction::apply(&ws_, x[0], x[1], x[2], &args, any_gradient({iq, ik, iw}));
+                             s,
+                             in(q),
+                             in(k),
+                             in(l),
+                             scale,
+                             top_k,
+                             in(weight)};
+    const variable_list result = IndexLossFunction::apply(&ws_, x[0], x[1], x[2], &args, any_gradient({iq, ik, iw}));
     return {result[0], result[1]};
   }
 
@@ -291,8 +302,8 @@ class FusedFunctions : public Functions {
 
 }  // namespace
 
-std::unique_ptr<Functions> make_fused_functions(int threads, bool bf16) {
-  return std::make_unique<FusedFunctions>(threads, bf16);
+std::unique_ptr<Functions> make_fused_functions(int threads, bool bf16, Isa best) {
+  return std::make_unique<FusedFunctions>(threads, train_kernels(best, bf16));
 }
 
 }  // namespace fathom::train

@@ -87,8 +87,9 @@ class PlainFunctions : public Functions {
                        const Tensor& lse, double scale, const KeySet& keys, int64_t top_k,
                        const Tensor& row_weight) override {
     const Tensor mask = key_mask(keys);
-    Tensor p = torch::exp(attention_scores(attn_q.detach(), attn_k.detach(), scale, mask) -
-                          lse.detach().t().unsqueeze(2)).sum(0);
+    Tensor p =
+        torch::exp(attention_scores(attn_q.detach(), attn_k.detach(), scale, mask) - lse.detach().t().unsqueeze(2))
+            .sum(0);
     p = p / p.sum(1, true);
     const Tensor scores = index_scores(iq, ik, iw, mask);
     const Tensor log_model = torch::log_softmax(scores, 1).masked_fill(~mask, 0);

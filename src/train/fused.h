@@ -1,6 +1,7 @@
-// The fused operations on plain arrays: packing, products, and the division of work among threads. make_fused_functions() wraps
-// them for autograd. Shapes as in functions.h; every array is contiguous. Work is cut into pieces that depend on the shapes
-// alone, and sums over pieces run in their order, so that results are the same bits for any number of threads.
+// The fused operations on plain arrays: packing, products, and the division of work among threads.
+// make_fused_functions() wraps them for autograd. Shapes as in functions.h; every array is contiguous. Work is cut into
+// pieces that depend on the shapes alone, and sums over pieces run in their order, so that results are the same bits
+// for any number of threads.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +15,8 @@ namespace fathom::train {
 
 // What all operations of one Functions share.
 struct Workspace {
-  Workspace(int threads, bool bf16)
-      : kernels(train_kernels(bf16)), pool(threads), of_worker(static_cast<size_t>(pool.threads())) {}
+  Workspace(int threads, const Kernels& table)
+      : kernels(table), pool(threads), of_worker(static_cast<size_t>(pool.threads())) {}
 
   // Calls body(i, scratch of the thread) for i in [0, count), each released after the call.
   template <typename Body>
@@ -52,8 +53,10 @@ Packed pack_panels(Workspace& ws, const RowsView& x);      // of x, summed over 
 
 // ---- linear: x (T, K), w (N, K), y (T, N)
 void linear(Workspace& ws, const float* x, const float* w, int64_t rows, int64_t k, int64_t n, float* y);
-void linear_input_gradient(Workspace& ws, const float* dy, const float* w, int64_t rows, int64_t k, int64_t n, float* dx);
-void linear_weight_gradient(Workspace& ws, const float* dy, const float* x, int64_t rows, int64_t k, int64_t n, float* dw);
+void linear_input_gradient(Workspace& ws, const float* dy, const float* w, int64_t rows, int64_t k, int64_t n,
+                           float* dx);
+void linear_weight_gradient(Workspace& ws, const float* dy, const float* x, int64_t rows, int64_t k, int64_t n,
+                            float* dw);
 
 // ---- experts
 struct ExpertsShape {
@@ -82,7 +85,8 @@ struct AttentionShape {
   int64_t heads, groups, key_dim, value_dim;  // H, G, Dk, Dv
 
   int64_t rows_per_token() const { return heads / groups; }
-  // Of q or out, between the rows of one group: its heads follow one another, or, with a head for each group, its tokens do.
+  // Of q or out, between the rows of one group: its heads follow one another, or, with a head for each group, its
+  // tokens do.
   int64_t row_stride(int64_t dim) const { return groups == 1 ? dim : heads * dim; }
 };
 struct AttentionArgs {

@@ -1,5 +1,6 @@
-// Attention after FlashAttention-2 (Dao 2023): nothing of size T × T is kept. Forward keeps out and lse; backward makes the
-// probabilities again. Keys and values are packed once where all are attended to, for each block where they are selected.
+// Attention after FlashAttention-2 (Dao 2023): nothing of size T × T is kept. Forward keeps out and lse; backward makes
+// the probabilities again. Keys and values are packed once where all are attended to, for each block where they are
+// selected.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -10,11 +11,11 @@ namespace fathom::train {
 
 namespace {
 
-constexpr int64_t kQueryRows = 64;   // of a block: with 64 keys, scores, their gradients and the packed forms fit in L2
-constexpr int64_t kKeyPanels = 2;    // between two corrections of the sums
+constexpr int64_t kQueryRows = 64;  // of a block: with 64 keys, scores, their gradients and the packed forms fit in L2
+constexpr int64_t kKeyPanels = 2;   // between two corrections of the sums
 
-// Where each head has keys of its own, a block of a selection has fewer tokens, so that its union stays small; the rows of a
-// tile are still filled two and a half times.
+// Where each head has keys of its own, a block of a selection has fewer tokens, so that its union stays small; the rows
+// of a tile are still filled two and a half times.
 int64_t tokens_per_block(const AttentionShape& s, bool all) {
   return std::clamp<int64_t>(kQueryRows / s.rows_per_token(), 1, all ? kQueryRows : 16);
 }
@@ -29,9 +30,11 @@ struct FormsWanted {
 
 class PanelPacker {
  public:
-  PanelPacker(Workspace& ws, const AttentionArgs& a, FormsWanted wanted) : kernels_(ws.kernels), a_(a), wanted_(wanted) {
+  PanelPacker(Workspace& ws, const AttentionArgs& a, FormsWanted wanted)
+      : kernels_(ws.kernels), a_(a), wanted_(wanted) {
     const AttentionShape& s = a.shape;
-    const int64_t transposed_k = kernels_.row_words(s.key_dim) * kPanel, transposed_v = kernels_.row_words(s.value_dim) * kPanel;
+    const int64_t transposed_k = kernels_.row_words(s.key_dim) * kPanel,
+                  transposed_v = kernels_.row_words(s.value_dim) * kPanel;
     depth_ = kernels_.words(kPanel) * kPanel;
     k_panels_at_ = transposed_k;
     v_transposed_at_ = k_panels_at_ + (wanted.k_panels ? pieces(s.key_dim, kPanel) * depth_ : 0);
@@ -42,7 +45,8 @@ class PanelPacker {
     uint32_t* data = take<uint32_t>(ws.arena, words_ * panels * s.groups);
     KeyBlock everything{};
     everything.keys = a.keys.rows;
-    ws.for_each(panels * s.groups, [&](int64_t i, Arena&) { pack(everything, i / panels, i % panels, data + i * words_); });
+    ws.for_each(panels * s.groups,
+                [&](int64_t i, Arena&) { pack(everything, i / panels, i % panels, data + i * words_); });
     whole_ = data;
   }
 
@@ -72,8 +76,7 @@ class PanelPacker {
   }
   // The last panel may have fewer than 64 rows: the others are zeros, which masked probabilities are multiplied with.
   void pack_whole_panel(const RowsView& x, uint32_t* to) const {
-    if (x.rows < kPanel)
-      std::memset(to, 0, sizeof(uint32_t) * static_cast<size_t>(pieces(x.cols, kPanel) * depth_));
+    if (x.rows < kPanel) std::memset(to, 0, sizeof(uint32_t) * static_cast<size_t>(pieces(x.cols, kPanel) * depth_));
     kernels_.pack_panels(x, to, depth_);
   }
 
@@ -112,14 +115,15 @@ void attention(Workspace& ws, const AttentionArgs& a, float* out, float* lse) {
     float *total = maximum + rows, *correction = total + rows;
     std::fill_n(maximum, rows, kLowest);
     std::fill_n(total, rows, 0.0f);
-    kernels.pack_rows({block_rows(a.q, s, block, group, s.key_dim), s.row_stride(s.key_dim), rows, s.key_dim}, q, q_stride);
+    kernels.pack_rows({block_rows(a.q, s, block, group, s.key_dim), s.row_stride(s.key_dim), rows, s.key_dim}, q,
+                      q_stride);
     for (int64_t first = 0; first < block.panels; first += kKeyPanels) {
       const int64_t panels = std::min(kKeyPanels, block.panels - first);
       PanelForms forms[kKeyPanels];
       for (int64_t i = 0; i < panels; ++i) {
         forms[i] = packer.get(block, group, first + i, room + i * packer.words());
-        kernels.product({q, q_stride, 1, forms[i].k_transposed, 0, kernels.words(s.key_dim), rows, kPanel, scores + i * kPanel,
-                         panels * kPanel, false});
+        kernels.product({q, q_stride, 1, forms[i].k_transposed, 0, kernels.words(s.key_dim), rows, kPanel,
+                         scores + i * kPanel, panels * kPanel, false});
       }
       kernels.softmax({scores, rows, s.rows_per_token(), panels, block.mask + first * block.tokens, block.tokens,
                        static_cast<float>(a.scale), maximum, total, correction, p, p_stride});
@@ -127,8 +131,8 @@ void attention(Workspace& ws, const AttentionArgs& a, float* out, float* lse) {
         for (int64_t r = 0; r < rows; ++r)
           if (correction[r] != 1.0f) kernels.multiply(sums + r * s.value_dim, correction[r], s.value_dim);
       for (int64_t i = 0; i < panels; ++i)
-        kernels.product({p + i * kernels.words(kPanel), p_stride, 1, forms[i].v_panels, packer.depth(), kernels.words(kPanel),
-                         rows, s.value_dim, sums, s.value_dim, first + i > 0});
+        kernels.product({p + i * kernels.words(kPanel), p_stride, 1, forms[i].v_panels, packer.depth(),
+                         kernels.words(kPanel), rows, s.value_dim, sums, s.value_dim, first + i > 0});
     }
     for (int64_t r = 0; r < rows; ++r) {
       float* to = block_rows(out, s, block, group, s.value_dim) + r * s.row_stride(s.value_dim);
@@ -141,8 +145,8 @@ void attention(Workspace& ws, const AttentionArgs& a, float* out, float* lse) {
 
 void attention_gradient(Workspace& ws, const AttentionArgs& a, const float* out, const float* lse, const float* dout,
                         float* dq, float* dk, float* dv) {
-  // Tasks are runs of queries of one group. Each run adds to keys of its own copy of dk and dv; with as many groups as that, one
-  // run, no copy.
+  // Tasks are runs of queries of one group. Each run adds to keys of its own copy of dk and dv; with as many groups as
+  // that, one run, no copy.
   constexpr int64_t kTasks = 8;
   const ArenaScope scope(ws.arena);
   const Kernels& kernels = ws.kernels;
@@ -196,13 +200,13 @@ void attention_gradient(Workspace& ws, const AttentionArgs& a, const float* out,
 
       for (int64_t panel = 0; panel < block.panels; ++panel) {
         const PanelForms forms = packer.get(block, group, panel, room);
-        kernels.product(
-            {q_rows, q_stride, 1, forms.k_transposed, 0, kernels.words(s.key_dim), rows, kPanel, scores, kPanel, false});
+        kernels.product({q_rows, q_stride, 1, forms.k_transposed, 0, kernels.words(s.key_dim), rows, kPanel, scores,
+                         kPanel, false});
         kernels.product(
             {g_rows, g_stride, 1, forms.v_transposed, 0, kernels.words(s.value_dim), rows, kPanel, dp, kPanel, false});
         kernels.attention_gradient({scores, dp, rows, s.rows_per_token(), block.mask + panel * block.tokens,
-                                    static_cast<float>(a.scale), block_rows(lse, s, block, group, 1), delta, s.row_stride(1),
-                                    p_panel, ds_panel, ds_rows});
+                                    static_cast<float>(a.scale), block_rows(lse, s, block, group, 1), delta,
+                                    s.row_stride(1), p_panel, ds_panel, ds_rows});
         kernels.product({ds_rows, ds_stride, 1, forms.k_panels, packer.depth(), kernels.words(kPanel), rows, s.key_dim,
                          block_rows(dq, s, block, group, s.key_dim), q.stride, panel > 0});
         // dv += pᵀ dout, dk += dsᵀ q

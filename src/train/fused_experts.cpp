@@ -1,5 +1,5 @@
-// Gated feed-forward layers, one or many: rows are grouped by expert, and a task takes a block of one expert's rows through the
-// whole layer.
+// Gated feed-forward layers, one or many: rows are grouped by expert, and a task takes a block of one expert's rows
+// through the whole layer.
 #include <algorithm>
 #include <cstring>
 
@@ -12,8 +12,8 @@ namespace {
 
 constexpr int64_t kSlab = 4096;  // tokens at a time: bounds what waits for the weight gradients
 
-// Places of the (row, choice) pairs, an expert's behind one another, each expert's first place even: a word of a panel holds
-// rows of one expert only.
+// Places of the (row, choice) pairs, an expert's behind one another, each expert's first place even: a word of a panel
+// holds rows of one expert only.
 struct Grouping {
   std::vector<int64_t> first, count;  // (E)
   std::vector<int32_t> row;           // of each place
@@ -74,9 +74,11 @@ PackedExperts pack_experts(Workspace& ws, const float* w, int64_t experts, int64
     const int64_t e = task / panels, first = task % panels * kPanel;
     const float* from = w + e * rows * cols;
     if constexpr (kTransposed)
-      kernels.pack_transposed({from + first * cols, cols, std::min(kPanel, rows - first), cols}, out + task * panel_words);
+      kernels.pack_transposed({from + first * cols, cols, std::min(kPanel, rows - first), cols},
+                              out + task * panel_words);
     else
-      kernels.pack_panels({from + first, cols, rows, std::min(kPanel, cols - first)}, out + task * panel_words, panel_words);
+      kernels.pack_panels({from + first, cols, rows, std::min(kPanel, cols - first)}, out + task * panel_words,
+                          panel_words);
   });
   return {panels * panel_words, out, panel_words};
 }
@@ -108,8 +110,8 @@ Hidden hidden_rows(const Kernels& kernels, const ExpertsShape& s, const Grouping
   const Hidden h{take<float>(scratch, block.rows * s.hidden), take<float>(scratch, block.rows * s.hidden)};
   const int64_t stride = kernels.row_words(s.dim), words = kernels.words(s.dim);
   for (const auto& [w, to] : {std::pair{&gate, h.gate}, std::pair{&up, h.up}})
-    kernels.product({x_rows, stride, 1, w->expert(block.expert), w->panel_words, words, block.rows, s.hidden, to, s.hidden,
-                     false});
+    kernels.product(
+        {x_rows, stride, 1, w->expert(block.expert), w->panel_words, words, block.rows, s.hidden, to, s.hidden, false});
   return h;
 }
 
@@ -130,8 +132,8 @@ void experts_slab(Workspace& ws, const ExpertsArgs& a, float* y) {
     kernels.pack_rows({a.x, s.dim, block.rows, s.dim, g.row.data() + block.place}, x_rows, x_stride);
     const Hidden h = hidden_rows(kernels, s, block, x_rows, gate, up, scratch);
     kernels.swiglu(h.gate, h.up, block.rows, s.hidden, s.hidden, g.weight.data() + block.place, a_rows, a_stride);
-    kernels.product({a_rows, a_stride, 1, down.expert(block.expert), down.panel_words, kernels.words(s.hidden), block.rows,
-                     s.dim, of_place + block.place * s.dim, s.dim, false});
+    kernels.product({a_rows, a_stride, 1, down.expert(block.expert), down.panel_words, kernels.words(s.hidden),
+                     block.rows, s.dim, of_place + block.place * s.dim, s.dim, false});
   });
   if (a.expert) sum_choices(ws, g, s, of_place, y);
 }
@@ -165,23 +167,24 @@ void experts_gradient_slab(Workspace& ws, const ExpertsArgs& a, const float* dy,
   ws.for_each(static_cast<int64_t>(g.blocks.size()), [&](int64_t i, Arena& scratch) {
     const Grouping::Block& block = g.blocks[static_cast<size_t>(i)];
     const int64_t rows = block.rows, dim_stride = kernels.row_words(s.dim), hidden_stride = kernels.row_words(s.hidden);
-    const RowsView x{a.x, s.dim, rows, s.dim, g.row.data() + block.place}, dy_rows_view{dy, s.dim, rows, s.dim, x.index};
+    const RowsView x{a.x, s.dim, rows, s.dim, g.row.data() + block.place},
+        dy_rows_view{dy, s.dim, rows, s.dim, x.index};
     uint32_t* x_rows = take<uint32_t>(scratch, rows * dim_stride);
     uint32_t* dy_rows = take<uint32_t>(scratch, rows * dim_stride);
     kernels.pack_rows(x, x_rows, dim_stride);
     kernels.pack_rows(dy_rows_view, dy_rows, dim_stride);
     const Hidden h = hidden_rows(kernels, s, block, x_rows, gate, up, scratch);
     float* da = take<float>(scratch, rows * s.hidden);
-    kernels.product({dy_rows, dim_stride, 1, down_back.expert(block.expert), down_back.panel_words, kernels.words(s.dim), rows,
-                     s.hidden, da, s.hidden, false});
+    kernels.product({dy_rows, dim_stride, 1, down_back.expert(block.expert), down_back.panel_words,
+                     kernels.words(s.dim), rows, s.hidden, da, s.hidden, false});
     kernels.swiglu_gradient(h.gate, h.up, da, rows, s.hidden, s.hidden, g.weight.data() + block.place,
                             dweight_of_place + block.place);
     // From here on gate and up hold their gradients, da the weighted hidden rows.
     uint32_t* d_rows = take<uint32_t>(scratch, rows * hidden_stride);
     for (const auto& [from, w] : {std::pair{h.gate, &gate_back}, std::pair{h.up, &up_back}}) {
       kernels.pack_rows({from, s.hidden, rows, s.hidden}, d_rows, hidden_stride);
-      kernels.product({d_rows, hidden_stride, 1, w->expert(block.expert), w->panel_words, kernels.words(s.hidden), rows, s.dim,
-                       dx_of_place + block.place * s.dim, s.dim, w == &up_back});
+      kernels.product({d_rows, hidden_stride, 1, w->expert(block.expert), w->panel_words, kernels.words(s.hidden), rows,
+                       s.dim, dx_of_place + block.place * s.dim, s.dim, w == &up_back});
     }
     const auto keep = [&](const RowsView& view, const PlacePanels& to) {
       kernels.pack_panels(view, to.data + kernels.words(block.place) * kPanel, to.panel_words);
@@ -213,7 +216,8 @@ void experts_gradient_slab(Workspace& ws, const ExpertsArgs& a, const float* dy,
     const Matrix& matrix = matrices[task / tiles % 3];
     const int64_t across = pieces(matrix.n, kPanel), i = task % tiles / across, j = task % tiles % across;
     const int64_t m = std::min(kPanel, matrix.m - i * kPanel), n = std::min(kPanel, matrix.n - j * kPanel);
-    const int64_t count = g.count[static_cast<size_t>(e)], first = kernels.words(g.first[static_cast<size_t>(e)]) * kPanel;
+    const int64_t count = g.count[static_cast<size_t>(e)],
+                  first = kernels.words(g.first[static_cast<size_t>(e)]) * kPanel;
     float* out = matrix.out + (e * matrix.m + i * kPanel) * matrix.n + j * kPanel;
     if (count > 0)
       kernels.product({matrix.left.data + i * matrix.left.panel_words + first, 1, kPanel,

@@ -39,7 +39,9 @@ class TransposedKeys {
 // q rows of a block, packed: (tokens · heads, D).
 struct QueryRows {
   QueryRows(const Kernels& kernels, const RowsView& x, Arena& scratch)
-      : rows(x.rows), words(kernels.words(x.cols)), stride(kernels.row_words(x.cols)),
+      : rows(x.rows),
+        words(kernels.words(x.cols)),
+        stride(kernels.row_words(x.cols)),
         data(take<uint32_t>(scratch, rows * stride)) {
     kernels.pack_rows(x, data, stride);
   }
@@ -51,8 +53,9 @@ struct QueryRows {
 };
 
 const cpu::Kernels& selection_kernels() {
-  static const cpu::Kernels& kernels =
-      cpu::kernels_for(isa_supported(Isa::kAvx512) ? Isa::kAvx512 : isa_supported(Isa::kAvx2) ? Isa::kAvx2 : Isa::kPortable);
+  static const cpu::Kernels& kernels = cpu::kernels_for(isa_supported(Isa::kAvx512) ? Isa::kAvx512
+                                                        : isa_supported(Isa::kAvx2) ? Isa::kAvx2
+                                                                                    : Isa::kPortable);
   return kernels;
 }
 
@@ -76,6 +79,8 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
     float* scores = take<float>(scratch, block.tokens * width);
     float* products = take<float>(scratch, rows * kPanel);
     uint64_t* memory = take<uint64_t>(scratch, cpu::TopK::capacity(top_k));
+    uint64_t* chosen =
+        take<uint64_t>(scratch, block.panels);  // a bit for each visible row: read in order, they are sorted
     const auto visible = [&](int64_t t) { return t - a.keys.begin[t] + 1; };
     const bool choose = [&] {
       for (int64_t t = block.token; t < block.token + block.tokens; ++t)
@@ -86,8 +91,8 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
       const QueryRows q(kernels, {a.q + block.token * a.heads * a.dim, a.dim, rows, a.dim}, scratch);
       for (int64_t panel = 0; panel < block.panels; ++panel) {
         q.products(kernels, keys.get(block, panel, nullptr), products);
-        kernels.index_scores(products, block.tokens, a.heads, a.w + block.token * a.heads, block.mask + panel * block.tokens,
-                             scores + panel * kPanel, width);
+        kernels.index_scores(products, block.tokens, a.heads, a.w + block.token * a.heads,
+                             block.mask + panel * block.tokens, scores + panel * kPanel, width);
       }
     }
     for (int64_t i = 0; i < block.tokens; ++i) {
@@ -98,10 +103,12 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
         for (int64_t j = 0; j < count; ++j) to[j] = static_cast<int32_t>(begin + j);
       } else {
         const auto best = largest(scores + i * width + (begin - block.first_key), visible(t), top_k, memory);
-        count = static_cast<int64_t>(best.size());
-        for (int64_t j = 0; j < count; ++j)
-          to[j] = static_cast<int32_t>(begin + candidate_index(best[static_cast<size_t>(j)]));
-        std::sort(to, to + count);
+        count = 0;
+        std::memset(chosen, 0, sizeof(uint64_t) * static_cast<size_t>(block.panels));
+        for (uint64_t key : best) chosen[candidate_index(key) / 64] |= uint64_t{1} << candidate_index(key) % 64;
+        for (int64_t word = 0; word < block.panels; ++word)
+          for (uint64_t rest = chosen[word]; rest; rest &= rest - 1)
+            to[count++] = static_cast<int32_t>(begin + word * 64 + std::countr_zero(rest));
       }
       std::fill(to + count, to + top_k, -1);
     }
@@ -133,8 +140,7 @@ float index_loss(Workspace& ws, const IndexLossArgs& a, float* recall, float* dq
     const auto run = runs[static_cast<size_t>(run_count - 1 - task)];
     float* run_dk = dq ? dk_of_run + (run_count - 1 - task) * k_size : nullptr;
     const auto [first_key, last_key] = blocks.touched(run);
-    if (dq)
-      std::memset(run_dk + first_key * dim, 0, sizeof(float) * static_cast<size_t>((last_key - first_key) * dim));
+    if (dq) std::memset(run_dk + first_key * dim, 0, sizeof(float) * static_cast<size_t>((last_key - first_key) * dim));
     for (int64_t i = run.first; i < run.second; ++i) {
       const ArenaScope block_scope(scratch);
       const KeyBlock block = blocks.block(i, scratch);
@@ -170,8 +176,7 @@ float index_loss(Workspace& ws, const IndexLossArgs& a, float* recall, float* dq
         for (int64_t panel = 0; panel < block.panels; ++panel) count += std::popcount(block.mask[panel * tokens + t]);
         std::span<const uint64_t> best;
         if (count > a.top_k)
-          best = largest(scores + t * width, width, a.top_k,
-                         take<uint64_t>(scratch, cpu::TopK::capacity(a.top_k)));
+          best = largest(scores + t * width, width, a.top_k, take<uint64_t>(scratch, cpu::TopK::capacity(a.top_k)));
         kl[static_cast<size_t>(block.token + t)] =
             kernels.index_softmax(scores + t * width, p + t * width, width, a.row_weight[block.token + t]);
         float found = 0;

@@ -57,37 +57,40 @@ void linear(Workspace& ws, const float* x, const float* w, int64_t rows, int64_t
   product_by_rows(ws, x, pack_transposed(ws, {w, k, n, k}), rows, k, n, y);
 }
 
-void linear_input_gradient(Workspace& ws, const float* dy, const float* w, int64_t rows, int64_t k, int64_t n, float* dx) {
+void linear_input_gradient(Workspace& ws, const float* dy, const float* w, int64_t rows, int64_t k, int64_t n,
+                           float* dx) {
   const ArenaScope scope(ws.arena);
   product_by_rows(ws, dy, pack_panels(ws, {w, k, n, k}), rows, n, k, dx);
 }
 
-void linear_weight_gradient(Workspace& ws, const float* dy, const float* x, int64_t rows, int64_t k, int64_t n, float* dw) {
+void linear_weight_gradient(Workspace& ws, const float* dy, const float* x, int64_t rows, int64_t k, int64_t n,
+                            float* dw) {
   const Kernels& kernels = ws.kernels;
   for (int64_t row = 0; row < rows; row += kSlab) {
     const ArenaScope scope(ws.arena);
     const int64_t count = std::min(kSlab, rows - row), k_panels = pieces(k, kPanel);
-    const Packed left = pack_panels(ws, {dy + row * n, n, count, n}), right = pack_panels(ws, {x + row * k, k, count, k});
+    const Packed left = pack_panels(ws, {dy + row * n, n, count, n}),
+                 right = pack_panels(ws, {x + row * k, k, count, k});
     ws.for_each(pieces(n, kPanel) * k_panels, [&](int64_t task, Arena&) {
       const int64_t i = task / k_panels, j = task % k_panels;
       kernels.product({left.panel(i), 1, kPanel, right.panel(j), right.panel_words, kernels.words(count),
-                       std::min(kPanel, n - i * kPanel), std::min(kPanel, k - j * kPanel), dw + i * kPanel * k + j * kPanel, k,
-                       row > 0});
+                       std::min(kPanel, n - i * kPanel), std::min(kPanel, k - j * kPanel),
+                       dw + i * kPanel * k + j * kPanel, k, row > 0});
     });
   }
 }
 
 float cross_entropy(Workspace& ws, const CrossEntropyArgs& args, float* dh, float* dhead) {
-  constexpr int64_t kChunk = 512;      // rows whose logits' gradient waits, in BF16, for that of the head
-  constexpr int64_t kBlock = kPanel;   // rows of a task: their logits stay in its core's cache up to V = 4,096
+  constexpr int64_t kChunk = 512;     // rows whose logits' gradient waits, in BF16, for that of the head
+  constexpr int64_t kBlock = kPanel;  // rows of a task: their logits stay in its core's cache up to V = 4,096
   const Kernels& kernels = ws.kernels;
   const int64_t dim = args.dim, vocabulary = args.vocabulary;
   std::vector<int32_t> row;
   for (int64_t t = 0; t < args.rows; ++t)
     if (args.weight[t] != 0) row.push_back(static_cast<int32_t>(t));
   for (int32_t t : row)
-    FATHOM_CHECK(args.target[t] >= 0 && args.target[t] < vocabulary, "target {} of row {}, vocabulary {}", args.target[t], t,
-                 vocabulary);
+    FATHOM_CHECK(args.target[t] >= 0 && args.target[t] < vocabulary, "target {} of row {}, vocabulary {}",
+                 args.target[t], t, vocabulary);
   const int64_t count = static_cast<int64_t>(row.size());
   if (dh) std::memset(dh, 0, sizeof(float) * static_cast<size_t>(args.rows * dim));
   if (dhead && count == 0) std::memset(dhead, 0, sizeof(float) * static_cast<size_t>(vocabulary * dim));
@@ -106,8 +109,8 @@ float cross_entropy(Workspace& ws, const CrossEntropyArgs& args, float* dh, floa
       uint32_t* packed = take<uint32_t>(scratch, m * stride);
       float* logits = take<float>(scratch, m * vocabulary);
       kernels.pack_rows({args.h, dim, m, dim, index}, packed, stride);
-      kernels.product({packed, stride, 1, to_logits.data, to_logits.panel_words, kernels.words(dim), m, vocabulary, logits,
-                       vocabulary, false});
+      kernels.product({packed, stride, 1, to_logits.data, to_logits.panel_words, kernels.words(dim), m, vocabulary,
+                       logits, vocabulary, false});
       for (int64_t i = 0; i < m; ++i)
         loss[static_cast<size_t>(first + begin + i)] =
             kernels.cross_entropy(logits + i * vocabulary, vocabulary, args.target[index[i]], args.weight[index[i]]);
@@ -118,8 +121,8 @@ float cross_entropy(Workspace& ws, const CrossEntropyArgs& args, float* dh, floa
       uint32_t* gradient_rows = take<uint32_t>(scratch, m * gradient_stride);
       float* d = take<float>(scratch, m * dim);
       kernels.pack_rows(gradient, gradient_rows, gradient_stride);
-      kernels.product({gradient_rows, gradient_stride, 1, to_hidden.data, to_hidden.panel_words, kernels.words(vocabulary), m,
-                       dim, d, dim, false});
+      kernels.product({gradient_rows, gradient_stride, 1, to_hidden.data, to_hidden.panel_words,
+                       kernels.words(vocabulary), m, dim, d, dim, false});
       for (int64_t i = 0; i < m; ++i)
         std::memcpy(dh + index[i] * dim, d + i * dim, sizeof(float) * static_cast<size_t>(dim));
     });
@@ -153,8 +156,8 @@ void rms_norm_gradient(Workspace& ws, const float* x, const float* gain, const f
   std::memset(partial, 0, sizeof(float) * static_cast<size_t>(count * cols));
   ws.for_each(count, [&](int64_t i, Arena&) {
     const int64_t row = i * kPackRows;
-    ws.kernels.rms_norm_gradient(x + row * cols, gain, inverse + row, dy + row * cols, std::min(kPackRows, rows - row), cols,
-                                 dx + row * cols, partial + i * cols);
+    ws.kernels.rms_norm_gradient(x + row * cols, gain, inverse + row, dy + row * cols, std::min(kPackRows, rows - row),
+                                 cols, dx + row * cols, partial + i * cols);
   });
   std::memset(dgain, 0, sizeof(float) * static_cast<size_t>(cols));
   for (int64_t i = 0; i < count; ++i) ws.kernels.add(dgain, partial + i * cols, cols);

@@ -52,8 +52,8 @@ FATHOM_INLINE void product_tile(const ProductArgs& p, const uint32_t* a, const u
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < N; ++j)
-      acc[i][j] = accumulate ? (j == N - 1 ? load(c + i * p.c_stride + 16 * j, last) : load(c + i * p.c_stride + 16 * j))
-                             : V{};
+      acc[i][j] =
+          accumulate ? (j == N - 1 ? load(c + i * p.c_stride + 16 * j, last) : load(c + i * p.c_stride + 16 * j)) : V{};
 #pragma GCC unroll 1
   for (int64_t w = 0; w < words; ++w) {
     typename E::W right[N];
@@ -90,12 +90,18 @@ void product_rows(const ProductArgs& p, const uint32_t* a, const uint32_t* b, in
   a += m * p.a_row;
   c += m * p.c_stride;
   switch (p.m - m) {
-    case 1: return product_tile<E, 1, N>(p, a, b, words, c, last, accumulate);
-    case 2: return product_tile<E, 2, N>(p, a, b, words, c, last, accumulate);
-    case 3: return product_tile<E, 3, N>(p, a, b, words, c, last, accumulate);
-    case 4: return product_tile<E, 4, N>(p, a, b, words, c, last, accumulate);
-    case 5: return product_tile<E, 5, N>(p, a, b, words, c, last, accumulate);
-    default: return;
+    case 1:
+      return product_tile<E, 1, N>(p, a, b, words, c, last, accumulate);
+    case 2:
+      return product_tile<E, 2, N>(p, a, b, words, c, last, accumulate);
+    case 3:
+      return product_tile<E, 3, N>(p, a, b, words, c, last, accumulate);
+    case 4:
+      return product_tile<E, 4, N>(p, a, b, words, c, last, accumulate);
+    case 5:
+      return product_tile<E, 5, N>(p, a, b, words, c, last, accumulate);
+    default:
+      return;
   }
 }
 
@@ -179,7 +185,9 @@ void pack_transposed(const RowsView& x, uint32_t* out) {
     }
 }
 
-FATHOM_INLINE uint32_t lanes(uint64_t mask, int64_t vector) { return static_cast<uint32_t>(mask >> (16 * vector)) & 0xffff; }
+FATHOM_INLINE uint32_t lanes(uint64_t mask, int64_t vector) {
+  return static_cast<uint32_t>(mask >> (16 * vector)) & 0xffff;
+}
 
 template <class E>
 void softmax(const SoftmaxArgs& a) {
@@ -190,7 +198,9 @@ void softmax(const SoftmaxArgs& a) {
     V m = splat(kLowest);
     for (int64_t panel = 0; panel < a.panels; ++panel)
       for (int64_t v = 0; v < 4; ++v)
-        m = max(select(lanes(mask[panel * a.mask_stride], v), load(s + panel * kPanel + 16 * v) * a.scale, splat(kLowest)), m);
+        m = max(
+            select(lanes(mask[panel * a.mask_stride], v), load(s + panel * kPanel + 16 * v) * a.scale, splat(kLowest)),
+            m);
     const float before = a.maximum[r], now = std::max(before, max(m));
     const float correction = before == now ? 1.0f : std::exp(before - now);
     V total{};
@@ -199,8 +209,8 @@ void softmax(const SoftmaxArgs& a) {
         V e[2];
         for (int64_t i = 0; i < 2; ++i) {
           const int64_t v = 2 * half + i;
-          e[i] = select(lanes(mask[panel * a.mask_stride], v),
-                        exp(load(s + panel * kPanel + 16 * v) * a.scale - now), V{});
+          e[i] = select(lanes(mask[panel * a.mask_stride], v), exp(load(s + panel * kPanel + 16 * v) * a.scale - now),
+                        V{});
           total += e[i];
         }
         E::store_row(a.out + r * a.out_stride + (panel * kPanel + 32 * half) / E::kGroup, e[0], e[1]);
@@ -286,8 +296,7 @@ void index_gradient(const float* products, int64_t tokens, int64_t heads, const 
 
 FATHOM_INLINE float log_sum_exp(const float* x, int64_t count) {
   V m = splat(kLowest);
-  for (int64_t i = 0; i < count; i += 16)
-    m = max(select(first(count - i), load(x + i, count - i), splat(kLowest)), m);
+  for (int64_t i = 0; i < count; i += 16) m = max(select(first(count - i), load(x + i, count - i), splat(kLowest)), m);
   const float most = max(m);
   V total{};
   for (int64_t i = 0; i < count; i += 16) total += select(first(count - i), exp(load(x + i, count - i) - most), V{});
@@ -349,8 +358,7 @@ void swiglu_gradient(float* gate, float* up, float* da, int64_t rows, int64_t co
 
 float cross_entropy(float* logits, int64_t count, int64_t target, float weight) {
   const float lse = log_sum_exp(logits, count), loss = lse - logits[target];
-  for (int64_t i = 0; i < count; i += 16)
-    store(logits + i, exp(load(logits + i, count - i) - lse) * weight, count - i);
+  for (int64_t i = 0; i < count; i += 16) store(logits + i, exp(load(logits + i, count - i) - lse) * weight, count - i);
   logits[target] -= weight;
   return loss;
 }
@@ -362,14 +370,15 @@ void rms_norm(const float* x, const float* gain, double eps, int64_t rows, int64
       const V v = load(x + c, cols - c);
       squares = fma(v, v, squares);
     }
-    inverse[r] = static_cast<float>(1.0 / std::sqrt(static_cast<double>(sum(squares)) / static_cast<double>(cols) + eps));
+    inverse[r] =
+        static_cast<float>(1.0 / std::sqrt(static_cast<double>(sum(squares)) / static_cast<double>(cols) + eps));
     for (int64_t c = 0; c < cols; c += 16)
       store(y + c, load(x + c, cols - c) * inverse[r] * load(gain + c, cols - c), cols - c);
   }
 }
 
-void rms_norm_gradient(const float* x, const float* gain, const float* inverse, const float* dy, int64_t rows, int64_t cols,
-                       float* dx, float* dgain) {
+void rms_norm_gradient(const float* x, const float* gain, const float* inverse, const float* dy, int64_t rows,
+                       int64_t cols, float* dx, float* dgain) {
   for (int64_t r = 0; r < rows; ++r, x += cols, dy += cols, dx += cols) {
     V along{};  // Σ dy · gain · x
     for (int64_t c = 0; c < cols; c += 16) {
@@ -379,7 +388,8 @@ void rms_norm_gradient(const float* x, const float* gain, const float* inverse, 
     }
     const float pull = sum(along) * inverse[r] * inverse[r] / static_cast<float>(cols);
     for (int64_t c = 0; c < cols; c += 16)
-      store(dx + c, (load(dy + c, cols - c) * load(gain + c, cols - c) - load(x + c, cols - c) * pull) * inverse[r], cols - c);
+      store(dx + c, (load(dy + c, cols - c) * load(gain + c, cols - c) - load(x + c, cols - c) * pull) * inverse[r],
+            cols - c);
   }
 }
 
@@ -394,7 +404,8 @@ void multiply(float* y, float factor, int64_t count) {
 template <class E>
 float dot(const float* x, const float* y, int64_t count) {
   V total{};
-  for (int64_t i = 0; i < count; i += 16) total = fma(E::rounded(load(x + i, count - i)), load(y + i, count - i), total);
+  for (int64_t i = 0; i < count; i += 16)
+    total = fma(E::rounded(load(x + i, count - i)), load(y + i, count - i), total);
   return sum(total);
 }
 

@@ -78,7 +78,8 @@ KeyBlock KeyBlocks::block(int64_t i, Arena& scratch) const {
 
 std::vector<std::pair<int64_t, int64_t>> KeyBlocks::runs(int64_t count) const {
   const auto work = [&](int64_t i) {
-    return all() ? end(i) - keys_.begin[i * tokens_] : static_cast<int64_t>(unions_[static_cast<size_t>(i)].rows.size());
+    return all() ? end(i) - keys_.begin[i * tokens_]
+                 : static_cast<int64_t>(unions_[static_cast<size_t>(i)].rows.size());
   };
   int64_t total = 0, done = 0;
   for (int64_t i = 0; i < this->count(); ++i) total += work(i);

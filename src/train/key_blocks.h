@@ -1,6 +1,6 @@
-// Blocks of query tokens and the keys that at least one of them attends to, in panels of 64 with a mask for each token: what lets
-// attention over everything and attention over a selection be the same dense products. Neighbouring tokens select mostly the
-// same keys, so a block's union is a few times one selection.
+// Blocks of query tokens and the keys that at least one of them attends to, in panels of 64 with a mask for each token:
+// what lets attention over everything and attention over a selection be the same dense products. Neighbouring tokens
+// select mostly the same keys, so a block's union is a few times one selection.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,12 @@
 namespace fathom::train {
 
 struct KeyBlock {
-  int64_t token, tokens;   // the queries
+  int64_t token, tokens;  // the queries
   int64_t panels;
-  int64_t first_key;       // of panel 0, a multiple of 64; keys follow one another unless `rows` names them
-  int64_t keys;            // that exist: the last panel may be short
-  const int32_t* rows;     // (keys), rising, or null
-  const uint64_t* mask;    // [panel][token]
+  int64_t first_key;     // of panel 0, a multiple of 64; keys follow one another unless `rows` names them
+  int64_t keys;          // that exist: the last panel may be short
+  const int32_t* rows;   // (keys), rising, or null
+  const uint64_t* mask;  // [panel][token]
 
   // Panel `i` of a matrix with a row for each key.
   RowsView panel(const float* data, int64_t stride, int64_t cols, int64_t i) const {

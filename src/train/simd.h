@@ -1,5 +1,5 @@
-// Sixteen float32 lanes, in AVX-512 where the file is compiled for it, in plain C++ otherwise. Included by kernels_*.cpp only;
-// internal linkage, so that no file runs code compiled for another's instruction set.
+// Sixteen float32 lanes, in AVX-512 where the file is compiled for it, in plain C++ otherwise. Included by
+// kernels_*.cpp only; internal linkage, so that no file runs code compiled for another's instruction set.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +35,8 @@ FATHOM_INLINE __mmask16 first_lanes(int64_t count) {
 FATHOM_INLINE V load(const float* x, int64_t count) { return _mm512_maskz_loadu_ps(first_lanes(count), x); }
 FATHOM_INLINE void store(float* x, V v, int64_t count) { _mm512_mask_storeu_ps(x, first_lanes(count), v); }
 FATHOM_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
-FATHOM_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where a is NaN
+FATHOM_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where either is NaN
+FATHOM_INLINE V min(V a, V b) { return _mm512_min_ps(a, b); }  // b where either is NaN
 FATHOM_INLINE float sum(V v) { return _mm512_reduce_add_ps(v); }
 FATHOM_INLINE float max(V v) { return _mm512_reduce_max_ps(v); }
 // Lane i of x where bit i is set, else of y.
@@ -88,6 +89,7 @@ FATHOM_INLINE void store(float* x, V v, int64_t count) {
 }
 FATHOM_INLINE V fma(V a, V b, V c) { return a * b + c; }
 FATHOM_INLINE V max(V a, V b) { return a > b ? a : b; }
+FATHOM_INLINE V min(V a, V b) { return a < b ? a : b; }
 FATHOM_INLINE float sum(V v) {
   for (int step = 8; step > 0; step /= 2)
     for (int i = 0; i < step; ++i) v[i] += v[i + step];
@@ -118,10 +120,10 @@ FATHOM_INLINE V round(V x) {
 // Bits for the lanes below `count`.
 FATHOM_INLINE uint32_t first(int64_t count) { return count >= 16 ? 0xffff : (1u << count) - 1; }
 
-// e^x for x ≤ 80, relative error below 2e-7; below −87 as at −87, next to 0. 2^n · e^r with |r| ≤ ½ ln 2, Taylor's series of e^r
-// to degree 7. NaN stays NaN.
+// e^x, relative error below 2e-7 for −87 ≤ x ≤ 80; beyond them as at them. 2^n · e^r with |r| ≤ ½ ln 2, Taylor's
+// series of e^r to degree 7. NaN stays NaN.
 FATHOM_INLINE V exp(V x) {
-  x = max(splat(-87.0f), x);
+  x = min(splat(80.0f), max(splat(-87.0f), x));
   const V n = round(x * 1.44269504088896341f);
   V r = fma(n, splat(-0.693359375f), x);  // ln 2 in two pieces, so that a large |x| loses nothing
   r = fma(n, splat(2.12194440e-4f), r);

@@ -70,17 +70,20 @@ double loss(const Case& c, Functions& functions, const std::vector<Tensor>& inpu
 }
 
 Case linear_case(int64_t rows, int64_t k, int64_t n) {
-  return {fmt::format("linear_{}x{}x{}", rows, k, n), {normal({rows, k}, 1), normal({n, k}, 2)},
+  return {fmt::format("linear_{}x{}x{}", rows, k, n),
+          {normal({rows, k}, 1), normal({n, k}, 2)},
           [](Functions& f, const std::vector<Tensor>& x) { return f.linear(x[0], x[1]); }};
 }
 Case rms_norm_case(std::vector<int64_t> shape) {
-  return {fmt::format("rms_norm_{}d_{}", shape.size(), shape.back()), {normal(shape, 1), normal({shape.back()}, 2)},
+  return {fmt::format("rms_norm_{}d_{}", shape.size(), shape.back()),
+          {normal(shape, 1), normal({shape.back()}, 2)},
           [](Functions& f, const std::vector<Tensor>& x) { return f.rms_norm(x[0], x[1], 1e-5); }};
 }
 Case mlp_case(int64_t rows, int64_t dim, int64_t hidden) {
   const double s = 1 / std::sqrt(static_cast<double>(dim));
   return {fmt::format("mlp_{}x{}x{}", rows, dim, hidden),
-          {normal({rows, dim}, 1), normal({hidden, dim}, 2) * s, normal({hidden, dim}, 3) * s, normal({dim, hidden}, 4) * s},
+          {normal({rows, dim}, 1), normal({hidden, dim}, 2) * s, normal({hidden, dim}, 3) * s,
+           normal({dim, hidden}, 4) * s},
           [](Functions& f, const std::vector<Tensor>& x) { return f.mlp(x[0], x[1], x[2], x[3]); }};
 }
 // Expert 1 gets no row, expert 0 most; a row may have the same expert twice.
@@ -89,10 +92,11 @@ Case experts_case(int64_t rows, int64_t dim, int64_t hidden, int64_t experts, in
   Tensor expert = (normal({rows, per_row}, 5).abs() * static_cast<double>(experts) / 2).to(torch::kInt32);
   expert = expert.clamp_max(experts - 1);
   expert = expert.masked_fill(expert == 1, 0);
-  return {fmt::format("experts_{}x{}x{}_{}of{}", rows, dim, hidden, per_row, experts),
-          {normal({rows, dim}, 1), normal({experts, hidden, dim}, 2) * s, normal({experts, hidden, dim}, 3) * s,
-           normal({experts, dim, hidden}, 4) * s, normal({rows, per_row}, 6)},
-          [expert](Functions& f, const std::vector<Tensor>& x) { return f.experts(x[0], x[1], x[2], x[3], expert, x[4]); }};
+  return {
+      fmt::format("experts_{}x{}x{}_{}of{}", rows, dim, hidden, per_row, experts),
+      {normal({rows, dim}, 1), normal({experts, hidden, dim}, 2) * s, normal({experts, hidden, dim}, 3) * s,
+       normal({experts, dim, hidden}, 4) * s, normal({rows, per_row}, 6)},
+      [expert](Functions& f, const std::vector<Tensor>& x) { return f.experts(x[0], x[1], x[2], x[3], expert, x[4]); }};
 }
 
 struct Heads {
@@ -105,15 +109,15 @@ Case attention_case(std::vector<int64_t> lengths, Heads h, int64_t select) {
   const Segments segments = segments_of(lengths);
   const Tensor selected = select ? random_selection(segments, select, 7) : Tensor();
   const int64_t rows = segments.begin.size(0);
-  return {fmt::format("attention_{}x{}x{}x{}_{}", h.heads, h.groups, h.key_dim, h.value_dim, keys_name(lengths, select)),
-          {normal({rows, h.heads, h.key_dim}, 1), normal({rows, h.groups, h.key_dim}, 2),
-           normal({rows, h.groups, h.value_dim}, 3)},
-          [=](Functions& f, const std::vector<Tensor>& x) {
-            const double scale = 1 / std::sqrt(static_cast<double>(h.key_dim));
-            return f.attention(x[0], x[1], x[2], scale, {&segments, selected}).out;
-          }};
+  return {
+      fmt::format("attention_{}x{}x{}x{}_{}", h.heads, h.groups, h.key_dim, h.value_dim, keys_name(lengths, select)),
+      {normal({rows, h.heads, h.key_dim}, 1), normal({rows, h.groups, h.key_dim}, 2),
+       normal({rows, h.groups, h.value_dim}, 3)},
+      [=](Functions& f, const std::vector<Tensor>& x) {
+        const double scale = 1 / std::sqrt(static_cast<double>(h.key_dim));
+        return f.attention(x[0], x[1], x[2], scale, {&segments, selected}).out;
+      }};
 }
-// The loss itself, then the recall: `what` picks.
 Case index_loss_case(std::vector<int64_t> lengths, Heads h, int64_t index_heads, int64_t index_dim, int64_t select) {
   const Segments segments = segments_of(lengths);
   const Tensor selected = select ? random_selection(segments, select, 7) : Tensor();
@@ -122,18 +126,21 @@ Case index_loss_case(std::vector<int64_t> lengths, Heads h, int64_t index_heads,
   const Tensor q = normal({rows, h.heads, h.key_dim}, 1), k = normal({rows, h.groups, h.key_dim}, 2);
   const Tensor lse = make_plain_functions()->attention(q, k, k, scale, {&segments, selected}).lse;
   const Tensor row_weight = normal({rows}, 8).abs();
-  return {fmt::format("index_loss_{}x{}_{}x{}_{}", h.heads, h.groups, index_heads, index_dim, keys_name(lengths, select)),
-          {normal({rows, index_heads, index_dim}, 4), normal({rows, index_dim}, 5), normal({rows, index_heads}, 6) * 0.1},
-          [=](Functions& f, const std::vector<Tensor>& x) {
-            const auto as = [&](const Tensor& y) { return y.to(x[0].scalar_type()); };
-            return f.index_loss(x[0], x[1], x[2], as(q), as(k), as(lse), scale, {&segments, selected}, 8, as(row_weight)).kl;
-          }};
+  return {
+      fmt::format("index_loss_{}x{}_{}x{}_{}", h.heads, h.groups, index_heads, index_dim, keys_name(lengths, select)),
+      {normal({rows, index_heads, index_dim}, 4), normal({rows, index_dim}, 5), normal({rows, index_heads}, 6) * 0.1},
+      [=](Functions& f, const std::vector<Tensor>& x) {
+        const auto as = [&](const Tensor& y) { return y.to(x[0].scalar_type()); };
+        return f.index_loss(x[0], x[1], x[2], as(q), as(k), as(lse), scale, {&segments, selected}, 8, as(row_weight))
+            .kl;
+      }};
 }
 Case cross_entropy_case(int64_t rows, int64_t dim, int64_t vocabulary) {
   Tensor weight = normal({rows}, 3).abs();
   if (rows > 1) weight = weight.masked_fill(weight < 0.3, 0);
   const Tensor target = (normal({rows}, 4).abs() * 1000).to(torch::kInt64).remainder(vocabulary);
-  return {fmt::format("cross_entropy_{}x{}x{}", rows, dim, vocabulary), {normal({rows, dim}, 1), normal({vocabulary, dim}, 2)},
+  return {fmt::format("cross_entropy_{}x{}x{}", rows, dim, vocabulary),
+          {normal({rows, dim}, 1), normal({vocabulary, dim}, 2)},
           [=](Functions& f, const std::vector<Tensor>& x) {
             return f.cross_entropy(x[0], x[1], target, weight.to(x[0].scalar_type()));
           }};
@@ -182,8 +189,8 @@ std::vector<Case> cases() {
 
 // ---- comparison
 
-// Off by `relative` of the row's largest, or of what is usual in the tensor: an element is a sum of terms of that size, and a row
-// whose terms cancel has their error.
+// Off by `relative` of the row's largest, or of what is usual in the tensor: an element is a sum of terms of that size,
+// and a row whose terms cancel has their error.
 testing::AssertionResult near(const Tensor& actual, const Tensor& expected, double relative) {
   if (actual.sizes() != expected.sizes()) return testing::AssertionFailure() << "shapes differ";
   const int64_t cols = expected.dim() ? expected.size(-1) : 1;
@@ -193,8 +200,8 @@ testing::AssertionResult near(const Tensor& actual, const Tensor& expected, doub
   return close_rows(span(a), span(e), e.numel() / cols, cols, {.relative = relative, .absolute = relative * usual});
 }
 
-void compare(const Case& c, bool bf16, double relative) {
-  const auto plain = make_plain_functions(), fused = make_fused_functions(2, bf16);
+void compare(const Case& c, bool bf16, double relative, Isa best = Isa::kAmx) {
+  const auto plain = make_plain_functions(), fused = make_fused_functions(2, bf16, best);
   // float64: what both would be without rounding
   const std::vector<Tensor> expected = results(c, *plain, torch::kFloat64), actual = results(c, *fused);
   for (size_t i = 0; i < expected.size(); ++i)
@@ -204,12 +211,14 @@ void compare(const Case& c, bool bf16, double relative) {
 class FusedTest : public testing::TestWithParam<Case> {};
 std::string case_name(const testing::TestParamInfo<Case>& info) { return info.param.name; }
 
-// float32: sums of up to 4,100 terms, each step off by 2^-24; 3e-5 is a hundred times the typical walk of such errors and a
-// hundredth of what one wrong term of a thousand would do.
+// float32: sums of up to 4,100 terms, each step off by 2^-24; 3e-5 is a hundred times the typical walk of such errors
+// and a hundredth of what one wrong term of a thousand would do.
 TEST_P(FusedTest, Float32IsPlain) { compare(GetParam(), false, 3e-5); }
 
-// BF16 operands are off by 2^-9 each at most; three products in a row, terms that cancel, the worst of a hundred thousand
-// elements: 4 %. The inputs are BF16 already, so that no relu of the indexer sees the other side of its kink.
+TEST_P(FusedTest, PortableIsPlain) { compare(GetParam(), false, 3e-5, Isa::kPortable); }
+
+// BF16 operands are off by 2^-9 each at most; three products in a row, terms that cancel, the worst of a hundred
+// thousand elements: 4 %. The inputs are BF16 already, so that no relu of the indexer sees the other side of its kink.
 TEST_P(FusedTest, Bf16IsPlain) {
   Case c = GetParam();
   for (Tensor& x : c.inputs) x = x.to(torch::kBFloat16).to(torch::kFloat32);
@@ -223,7 +232,8 @@ TEST_P(FusedTest, ThreadsDoNotChangeABit) {
       const auto functions = make_fused_functions(threads, bf16);
       for (int repeat = 0; repeat < 2; ++repeat) {  // the second time on memory that was used before
         const std::vector<Tensor> many = results(GetParam(), *functions);
-        for (size_t i = 0; i < one.size(); ++i) EXPECT_TRUE(torch::equal(one[i], many[i])) << threads << " threads, " << i;
+        for (size_t i = 0; i < one.size(); ++i)
+          EXPECT_TRUE(torch::equal(one[i], many[i])) << threads << " threads, " << i;
       }
     }
   }
@@ -271,18 +281,21 @@ TEST(FunctionsTest, LseIsPlain) {
     }
 }
 
-// Small whole numbers: BF16 products are exact and scores tie everywhere, so that the rule for ties decides most places.
+// Small whole numbers: BF16 products are exact and scores tie everywhere, so that the rule for ties decides most
+// places.
 TEST(FunctionsTest, SelectionIsPlain) {
   for (const auto& lengths : {std::vector<int64_t>{1}, {5, 1, 200, 17, 90}, {700}}) {
     const Segments segments = segments_of(lengths);
     const int64_t rows = segments.begin.size(0);
-    const Tensor q = normal({rows, 3, 20}, 1).round(), k = normal({rows, 20}, 2).round(), w = normal({rows, 3}, 3).round();
+    const Tensor q = normal({rows, 3, 20}, 1).round(), k = normal({rows, 20}, 2).round(),
+                 w = normal({rows, 3}, 3).round();
     for (int64_t top_k : {1, 7, 64, 1000}) {
       const Tensor expected = make_plain_functions()->index_select(q, k, w, top_k, segments);
       EXPECT_EQ(expected.size(1), top_k);
       for (bool bf16 : {false, true})
         for (int threads : {1, 3})
-          EXPECT_TRUE(torch::equal(make_fused_functions(threads, bf16)->index_select(q, k, w, top_k, segments), expected))
+          EXPECT_TRUE(
+              torch::equal(make_fused_functions(threads, bf16)->index_select(q, k, w, top_k, segments), expected))
               << rows << " rows, top_k " << top_k;
     }
   }
@@ -292,8 +305,8 @@ TEST(FunctionsTest, SelectionIsPlain) {
 TEST(FunctionsTest, TiesGoToTheLowerRow) {
   const Segments segments = segments_of({2, 6});
   const Tensor q = torch::ones({8, 2, 4}), k = -torch::ones({8, 4}), w = torch::ones({8, 2});
-  const Tensor expected = torch::tensor({{0, -1, -1}, {0, 1, -1}, {2, -1, -1}, {2, 3, -1}, {2, 3, 4}, {2, 3, 4}, {2, 3, 4},
-                                         {2, 3, 4}}, torch::kInt32);
+  const Tensor expected = torch::tensor(
+      {{0, -1, -1}, {0, 1, -1}, {2, -1, -1}, {2, 3, -1}, {2, 3, 4}, {2, 3, 4}, {2, 3, 4}, {2, 3, 4}}, torch::kInt32);
   EXPECT_TRUE(torch::equal(make_plain_functions()->index_select(q, k, w, 3, segments), expected));
   EXPECT_TRUE(torch::equal(make_fused_functions(2)->index_select(q, k, w, 3, segments), expected));
 }
@@ -301,18 +314,24 @@ TEST(FunctionsTest, TiesGoToTheLowerRow) {
 TEST(FunctionsTest, RecallIsPlain) {
   const Segments segments = segments_of({3, 70, 1, 129});
   // Whole numbers again, so that both find the same largest.
-  const Tensor iq = normal({203, 3, 20}, 1).round(), ik = normal({203, 20}, 2).round(), iw = normal({203, 3}, 3).round() * 0.25;
+  const Tensor iq = normal({203, 3, 20}, 1).round(), ik = normal({203, 20}, 2).round(),
+               iw = normal({203, 3}, 3).round() * 0.25;
   const Tensor q = normal({203, 4, 24}, 4), k = normal({203, 1, 24}, 5), weight = torch::ones({203});
   for (int64_t select : {0, 20}) {
     const KeySet keys{&segments, select ? random_selection(segments, select, 7) : Tensor()};
     const Tensor lse = make_plain_functions()->attention(q, k, k, 0.3, keys).lse;
     for (int64_t top_k : {1, 8, 20, 64}) {
-      const Tensor expected = make_plain_functions()->index_loss(iq, ik, iw, q, k, lse, 0.3, keys, top_k, weight).recall;
-      EXPECT_TRUE(near(make_fused_functions(2, false)->index_loss(iq, ik, iw, q, k, lse, 0.3, keys, top_k, weight).recall.unsqueeze(1),
+      const Tensor expected =
+          make_plain_functions()->index_loss(iq, ik, iw, q, k, lse, 0.3, keys, top_k, weight).recall;
+      EXPECT_TRUE(near(make_fused_functions(2, false)
+                           ->index_loss(iq, ik, iw, q, k, lse, 0.3, keys, top_k, weight)
+                           .recall.unsqueeze(1),
                        expected.unsqueeze(1), 1e-5));
       EXPECT_EQ(expected[0].item<float>(), 1);  // a row that sees itself alone
     }
-    EXPECT_LT(make_plain_functions()->index_loss(iq, ik, iw, q, k, lse, 0.3, keys, 1, weight).recall.min().item<float>(), 0.5);
+    EXPECT_LT(
+        make_plain_functions()->index_loss(iq, ik, iw, q, k, lse, 0.3, keys, 1, weight).recall.min().item<float>(),
+        0.5);
   }
 }
 
@@ -323,8 +342,8 @@ TEST(FunctionsTest, SelectingAllIsAll) {
   const auto fused = make_fused_functions(2, false);
   const Tensor selected = fused->index_select(iq, ik, iw, 64, segments);
   const Tensor q = normal({101, 4, 24}, 4), k = normal({101, 1, 24}, 5);
-  EXPECT_TRUE(near(fused->attention(q, k, k, 0.3, {&segments, selected}).out, fused->attention(q, k, k, 0.3, {&segments, {}}).out,
-                   1e-5));
+  EXPECT_TRUE(near(fused->attention(q, k, k, 0.3, {&segments, selected}).out,
+                   fused->attention(q, k, k, 0.3, {&segments, {}}).out, 1e-5));
 }
 
 // Frozen weights and detached inputs get no gradient, and the others the same as ever.
@@ -357,9 +376,12 @@ TEST_P(FusedTest, NanIsNotLost) {
       Case c = GetParam();
       c.inputs[poisoned] = c.inputs[poisoned].clone();
       c.inputs[poisoned].view({-1})[c.inputs[poisoned].numel() / 2] = std::nan("");
-      const std::vector<Tensor> expected = results(c, *make_plain_functions()), actual = results(c, *make_fused_functions(2, bf16));
-      // Not element by element: plain attention multiplies a masked NaN by 0, so that it reaches rows which do not see it.
-      EXPECT_TRUE(actual[0].isnan().any().item<bool>() || !expected[0].isnan().any().item<bool>()) << "input " << poisoned;
+      const std::vector<Tensor> expected = results(c, *make_plain_functions()),
+                                actual = results(c, *make_fused_functions(2, bf16));
+      // Not element by element: plain attention multiplies a masked NaN by 0, so that it reaches rows which do not see
+      // it.
+      EXPECT_TRUE(actual[0].isnan().any().item<bool>() || !expected[0].isnan().any().item<bool>())
+          << "input " << poisoned;
     }
 }
 
