@@ -36,6 +36,8 @@ foreach(file ${files})
     endif()
     if(NOT DEFINED rank_${target})
       string(APPEND problems "  src/${file}: \"${path}\": no such folder in src/\n")
+    elseif(folder STREQUAL "train" AND target STREQUAL "model")
+      string(APPEND problems "  src/${file} includes \"${path}\": the trainer and the engine meet only in checkpoints on disk\n")
     elseif(NOT rank_${target} LESS rank_${folder})
       string(APPEND problems
         "  src/${file} (rank ${rank_${folder}}) includes \"${path}\" (rank ${rank_${target}}): only lower ranks may be included\n")

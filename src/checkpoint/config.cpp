@@ -4,11 +4,10 @@
 #include <array>
 #include <bit>
 #include <cmath>
-#include <initializer_list>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "base/file.h"
+#include "checkpoint/json_fields.h"
 #include "checkpoint/json_text.h"
 #include "checkpoint/problems.h"
 #include "tensor/dtypes.h"
@@ -18,6 +17,7 @@ namespace fathom {
 namespace {
 
 using nlohmann::json;
+using Fields = JsonFields;
 
 // Far above any published model of this family, low enough that no product of two sizes overflows 63 bits.
 constexpr size_t kMaxConfigBytes = size_t{1} << 20;
@@ -29,93 +29,6 @@ constexpr int64_t kMaxExpertsInAll =
     1 << 18;  // layers × experts; the real model has 15,872. Bounds the list of tensors
 constexpr int64_t kMaxContext = 1 << 30;
 constexpr double kMaxParameters = 1e15;
-
-// The value as it stands in the file, cut when long.
-std::string shown(const json& value) {
-  if (value.is_string()) return in_quotes(value.get_ref<const std::string&>());
-  std::string text = value.dump(-1, ' ', true, json::error_handler_t::replace);
-  if (text.size() > 60) text = text.substr(0, 57) + "…";
-  return text;
-}
-
-// Reads the fields of one object. Each method reports what is wrong and then returns its fallback; `good` tells later
-// checks whether the values they compare can be believed.
-class Fields {
- public:
-  Fields(const json& object, std::string prefix, Problems& problems)
-      : object_(object), prefix_(std::move(prefix)), problems_(problems) {}
-
-  // Null stands for absent, as everywhere in these files.
-  const json* find(const char* name) const {
-    const auto place = object_.find(name);
-    return place == object_.end() || place->is_null() ? nullptr : &*place;
-  }
-  bool has(const char* name) const { return find(name) != nullptr; }
-
-  bool good(std::initializer_list<const char*> names) const {
-    return std::none_of(names.begin(), names.end(), [&](const char* name) { return bad_.contains(name); });
-  }
-
-  int64_t integer(const char* name, int64_t least, int64_t most, std::optional<int64_t> fallback = std::nullopt) {
-    const std::string expected = fmt::format("a whole number from {} to {}", least, most);
-    const json* value = find(name);
-    if (!value) {
-      if (!fallback) missing(name, expected);
-      return fallback.value_or(least);
-    }
-    if (value->is_number_unsigned() && value->get<uint64_t>() <= static_cast<uint64_t>(most) &&
-        static_cast<int64_t>(value->get<uint64_t>()) >= least)
-      return static_cast<int64_t>(value->get<uint64_t>());
-    found(name, *value, expected);
-    return fallback.value_or(least);
-  }
-
-  // least < value ≤ most, or ≤ on both sides when `closed`.
-  double number(const char* name, double least, double most, bool closed, std::optional<double> fallback) {
-    const std::string expected =
-        fmt::format("a number {} {:g} and at most {:g}", closed ? "from" : "above", least, most);
-    const json* value = find(name);
-    if (!value) {
-      if (!fallback) missing(name, expected);
-      return fallback.value_or(most);
-    }
-    if (value->is_number()) {
-      const double x = value->get<double>();
-      if (std::isfinite(x) && x <= most && (closed ? x >= least : x > least)) return x;
-    }
-    found(name, *value, expected);
-    return fallback.value_or(most);
-  }
-
-  bool boolean(const char* name, bool fallback) {
-    const json* value = find(name);
-    if (!value) return fallback;
-    if (value->is_boolean()) return value->get<bool>();
-    found(name, *value, "true or false");
-    return fallback;
-  }
-
-  // Absent, or exactly this: other values are variants of the architecture that are not implemented.
-  void only(const char* name, const json& wanted, const char* why) {
-    const json* value = find(name);
-    if (value && *value != wanted) found(name, *value, fmt::format("{}: {}", shown(wanted), why));
-  }
-
-  void missing(const char* name, const std::string& expected) {
-    bad_.insert(name);
-    problems_.add("{}{}: absent, expected {}", prefix_, name, expected);
-  }
-  void found(const char* name, const json& value, const std::string& expected) {
-    bad_.insert(name);
-    problems_.add("{}{}: found {}, expected {}", prefix_, name, shown(value), expected);
-  }
-
- private:
-  const json& object_;
-  std::string prefix_;
-  Problems& problems_;
-  std::set<std::string, std::less<>> bad_;
-};
 
 // --- Which family
 // -----------------------------------------------------------------------------------------------------
@@ -157,8 +70,8 @@ std::string read_family(Fields& fields, Problems& problems) {
   const auto by_architecture = family_named_by(fields, "architectures", first, kArchitectures);
   if (!fields.has("model_type") && !first) fields.missing("model_type", "\"deepseek_v3\" or \"deepseek_v32\"");
   if (!by_type.empty() && !by_architecture.empty() && by_type != by_architecture)
-    problems.add("model_type {} contradicts architectures {}: make them agree", shown(*fields.find("model_type")),
-                 shown(*first));
+    problems.add("model_type {} contradicts architectures {}: make them agree", shown_json(*fields.find("model_type")),
+                 shown_json(*first));
   return std::string(by_type.empty() ? by_architecture : by_type);
 }
 
@@ -355,7 +268,7 @@ std::optional<ModelConfig> parse_config(std::string_view text, Problems& problem
   }
   const json& document = *parsed;
   if (!document.is_object()) {
-    problems.add("found {}, expected an object", shown(document));
+    problems.add("found {}, expected an object", shown_json(document));
     return std::nullopt;
   }
 

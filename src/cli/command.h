@@ -25,6 +25,7 @@ void add_trace(CLI::App& app, CommandContext& context);
 void add_bench(CLI::App& app, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
 void add_tasks(CLI::App& app, CommandContext& context);
+void add_train(CLI::App& app, CommandContext& context);
 void add_train_tokenizer(CLI::App& app, CommandContext& context);
 
 // The action's exit code, or the error on stderr and 1.

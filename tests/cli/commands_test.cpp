@@ -49,7 +49,7 @@ TEST(Usage, WrongUsageIsTwoFailureIsOneHelpIsZero) {
   EXPECT_EQ(run_fathom({"run", "--model", kSample, "-p", "a", "--numerics", "w4a4"}).exit_code, 2);
   EXPECT_EQ(run_fathom({"run", "--model", "/nonexistent", "-p", "a"}).exit_code, 1);
   for (const char* command :
-       {"chat", "run", "tokenize", "inspect", "synth", "trace", "bench", "plan", "tasks", "train-tokenizer"}) {
+       {"chat", "run", "tokenize", "inspect", "synth", "trace", "bench", "plan", "tasks", "train", "train-tokenizer"}) {
     const ProcessResult help = run_fathom({command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr("--")) << command;

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -24,6 +25,10 @@ ProcessResult run_fathom(const std::vector<std::string>& arguments, const Proces
     dup2(err[1], STDERR_FILENO);
     for (int fd : {in[0], in[1], out[0], out[1], err[0], err[1]}) close(fd);
     for (const auto& [name, value] : options.environment) setenv(name.c_str(), value.c_str(), 1);
+    if (options.file_size_limit_bytes > 0) {
+      const rlimit limit{options.file_size_limit_bytes, RLIM_INFINITY};
+      setrlimit(RLIMIT_FSIZE, &limit);
+    }
     std::vector<char*> argv;
     std::string program = FATHOM_BINARY;
     argv.push_back(program.data());
@@ -36,6 +41,8 @@ ProcessResult run_fathom(const std::vector<std::string>& arguments, const Proces
   for (int fd : {in[0], out[1], err[1]}) close(fd);
   fcntl(in[1], F_SETFL, O_NONBLOCK);
   ProcessResult result;
+  constexpr int kSilenceMs = 60'000;
+  int silent_ms = 0;
   size_t written = 0;
   bool interrupted = false, in_open = true;
   std::array<pollfd, 3> fds = {pollfd{out[0], POLLIN, 0}, pollfd{err[0], POLLIN, 0}, pollfd{in[1], POLLOUT, 0}};
@@ -45,7 +52,13 @@ ProcessResult run_fathom(const std::vector<std::string>& arguments, const Proces
       fds[2].fd = -1;
       in_open = false;
     }
-    if (poll(fds.data(), fds.size(), 60'000) <= 0) {  // a hanging program fails its test instead of the whole run
+    if (options.signal_when && !interrupted && options.signal_when()) {
+      kill(child, options.signal);
+      interrupted = true;
+    }
+    const int ready = poll(fds.data(), fds.size(), options.signal_when && !interrupted ? 5 : kSilenceMs);
+    silent_ms = ready == 0 ? silent_ms + (options.signal_when && !interrupted ? 5 : kSilenceMs) : 0;
+    if (ready < 0 || silent_ms >= kSilenceMs) {  // a hanging program fails its test instead of the whole run
       kill(child, SIGKILL);
       break;
     }

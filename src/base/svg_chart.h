@@ -38,7 +38,7 @@ struct StackedBars {
 };
 std::string stacked_bars(const StackedBars& chart);
 
-// 131072 -> "128K", 1000 -> "1000"
+// 131072 -> "128K", 2097152 -> "2M", 1000 -> "1000"
 std::string tokens_text(double tokens);
 // Three significant digits, without needless zeros.
 std::string number_text(double value);

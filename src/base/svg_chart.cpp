@@ -1,4 +1,4 @@
-#include "engine/svg_chart.h"
+#include "base/svg_chart.h"
 
 #include <fmt/format.h>
 
@@ -147,7 +147,8 @@ std::string stacked_bars(const StackedBars& chart) {
 }
 
 std::string tokens_text(double tokens) {
-  const double thousands = tokens / 1024;
+  const double thousands = tokens / 1024, millions = thousands / 1024;
+  if (millions >= 1 && millions == std::floor(millions)) return fmt::format("{:.0f}M", millions);
   if (tokens >= 1024 && thousands == std::floor(thousands)) return fmt::format("{:.0f}K", thousands);
   return fmt::format("{:.0f}", tokens);
 }
