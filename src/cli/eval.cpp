@@ -66,8 +66,9 @@ Status fit_lengths(const EvalCommandOptions& options, EvalSettings& settings, in
   }
   if (too_long.empty()) return {};
   if (!options.lengths.empty() || fitting.empty())
-    return fail("look-ups of {} tokens, with up to {} for the answer: the context has {}; ask for shorter ones (--lengths)",
-                too_long, settings.max_tokens, context);
+    return fail(
+        "look-ups of {} tokens, with up to {} for the answer: the context has {}; ask for shorter ones (--lengths)",
+        too_long, settings.max_tokens, context);
   settings.lengths = std::move(fitting);
   fmt::print(stderr, "fathom: left out, as the context has {} tokens: look-ups of {} tokens\n", context, too_long);
   return {};
@@ -96,9 +97,9 @@ Result<int> evaluate(const EvalCommandOptions& options) {
   FATHOM_TRY(const EvalReport report, std::move(result));
   std::fputs(report_text(report).c_str(), stdout);
   if (static_cast<int64_t>(report.answers.size()) < report.planned) {
-    fmt::print(stderr, "fathom: stopped before all was answered; {}\n",
-               options.run.save.empty() ? "with --save FILE it could be continued"
-                                        : "the same command with --resume goes on");
+    fmt::print(
+        stderr, "fathom: stopped before all was answered; {}\n",
+        options.run.save.empty() ? "with --save FILE it could be continued" : "the same command with --resume goes on");
     return 1;
   }
   if (!options.json.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, report_json(report)));
@@ -145,7 +146,8 @@ void add_eval(CLI::App& app, CommandContext& context) {
   add("--thinking", o.thinking, "on|off|both", "Let the model reason before it answers")
       ->check(CLI::IsMember({"on", "off", "both"}))
       ->capture_default_str();
-  add("--attention", o.attention, "NAME", "sparse: as the model is; dense: without its indexer, every key is attended to")
+  add("--attention", o.attention, "NAME",
+      "sparse: as the model is; dense: without its indexer, every key is attended to")
       ->check(CLI::IsMember({"sparse", "dense"}))
       ->capture_default_str();
   add("--seed", o.seed, "N", "Of the questions; with --temperature, of the answers too")->capture_default_str();
@@ -165,7 +167,9 @@ void add_eval(CLI::App& app, CommandContext& context) {
   CLI::Option* compare_option =
       add("--compare", o.compare, "A.json B.json", "Compare two files that --json wrote: B over A")->expected(2);
   o.engine.add_to(*command, /*model_required=*/false);
-  compare_option->excludes("--model")->excludes(save);
+  for (CLI::Option* option : command->get_options())
+    if (const std::string name = option->get_name(); name != "--json" && name != "--html" && name != "--help")
+      if (option != compare_option) compare_option->excludes(option);
   command->callback([options, &context] {
     context.action = [options] { return exit_code(options->compare.empty() ? evaluate(*options) : compare(*options)); };
   });

@@ -59,17 +59,16 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& folder
   if (context == 0) context = config.max_position_embeddings;
   engine->chat_format_ = detect_chat_format(*engine->tokenizer_);
   engine->threads_ = std::make_unique<ThreadPool>(settings.threads);
-  engine->runner_ = make_cpu_runner(
-      *engine->store_,
-      {.isa = engine->isa_,
-       .numerics = settings.numerics,
-       .reproducible = settings.reproducible,
-       .dense_attention = settings.dense_attention},
-      *engine->threads_);
+  engine->runner_ = make_cpu_runner(*engine->store_,
+                                    {.isa = engine->isa_,
+                                     .numerics = settings.numerics,
+                                     .reproducible = settings.reproducible,
+                                     .dense_attention = settings.dense_attention},
+                                    *engine->threads_);
   LatentFormat& format = engine->settings_.latent_format;
   if (engine->isa_ == Isa::kReference) format = LatentFormat::kF32;
-  FATHOM_TRY(auto pool, KvPool::create(kv_layout(config, format), config.total_layers(),
-                                         std::max(settings.cache, context)));
+  FATHOM_TRY(auto pool,
+             KvPool::create(kv_layout(config, format), config.total_layers(), std::max(settings.cache, context)));
   engine->kv_pool_ = std::make_unique<KvPool>(std::move(pool));
   return engine;
 }

@@ -102,8 +102,8 @@ class Session {
  public:
   explicit Session(Engine& engine) : engine_(engine), kv_(engine.kv_pool()) {}
 
-  // Fails as check_request does. `cancel` is looked at before every step; a cancelled answer is a result, with what came
-  // so far.
+  // Fails as check_request does. `cancel` is looked at before every step; a cancelled answer is a result, with what
+  // came so far.
   Result<GenerationResult> generate(const GenerationRequest& request, const GenerationCallbacks& callbacks,
                                     const std::atomic<bool>& cancel);
 

@@ -1,5 +1,5 @@
 // What the pages of reports begin and end with: inline CSS, nothing loaded from anywhere; light or dark as the reader's
-// system is. Between them: headings, <div class='charts'> of <figure> with svg_chart.h, <div class='scroll'> with tables.
+// system is. Between them: headings, <div class='charts'> of <figure> (svg_chart.h), <div class='scroll'> of tables.
 #pragma once
 
 #include <string>

@@ -6,7 +6,6 @@
 
 #include "base/check.h"
 #include "tasks/random.h"
-#include "text/chat_parser.h"
 
 namespace fathom {
 
@@ -27,12 +26,6 @@ struct Reading {
 bool is_json_object(const std::string& text) { return nlohmann::json::parse(text, nullptr, false).is_object(); }
 
 bool malformed(const ChatReply::Call& call) { return !call.complete || !is_json_object(call.arguments); }
-
-AnswerText text_of(const ChatReply& reply) {
-  AnswerText text{.reasoning = reply.reasoning, .content = reply.content, .calls = {}, .why = {}};
-  for (const ChatReply::Call& call : reply.calls) text.calls.push_back({"", call.name, call.arguments});
-  return text;
-}
 
 class Examiner {
  public:
@@ -64,24 +57,15 @@ class Examiner {
  private:
   Status done(const Ask& ask, const GenerationResult& result, const ChatReply& reply) {
     const EvalQuestion& asked = questions_[ask.question];
-    AnswerText text = text_of(reply);
-    Grade grade = fathom::grade(asked.question, text.content, text.calls);
-    // A call that broke off is no call, whatever it says so far.
-    const auto malformed_calls = std::ranges::count_if(reply.calls, malformed);
-    if (malformed_calls > 0) grade = {.correct = false, .why = "a malformed tool call"};
-    text.why = grade.why;
     EvalAnswer answer{.question = asked.id, .task = asked.question.task};
     answer.thinking = ask.thinking;
     answer.sample = ask.sample;
     answer.length = asked.length;
     answer.depth = asked.depth;
-    answer.correct = grade.correct;
     answer.cut = result.finish == FinishReason::kLength;
-    answer.answered = !reply.calls.empty() || reply.content.find_first_not_of(" \n\t") != std::string::npos;
-    answer.calls = static_cast<int64_t>(reply.calls.size());
-    answer.malformed_calls = malformed_calls;
     answer.prompt_tokens = result.prompt_tokens;
     answer.tokens = static_cast<int64_t>(result.tokens.size());
+    const AnswerText text = grade_reply(asked.question, reply, answer);
     return on_answer_(answer, text);
   }
 
@@ -99,12 +83,27 @@ std::string answer_key(std::string_view question, bool thinking, int64_t sample)
   return fmt::format("{} {} {}", question, thinking ? "thinking" : "direct", sample);
 }
 
+AnswerText grade_reply(const Question& question, const ChatReply& reply, EvalAnswer& answer) {
+  AnswerText text{.reasoning = reply.reasoning, .content = reply.content, .calls = {}, .why = {}};
+  for (const ChatReply::Call& call : reply.calls) text.calls.push_back({"", call.name, call.arguments});
+  answer.answered = !reply.calls.empty() || reply.content.find_first_not_of(" \n\t") != std::string::npos;
+  answer.calls = static_cast<int64_t>(reply.calls.size());
+  answer.malformed_calls = std::ranges::count_if(reply.calls, malformed);
+  Grade grade = fathom::grade(question, text.content, text.calls);
+  // A call that broke off is no call, whatever it says so far.
+  if (answer.malformed_calls > 0) grade = {.correct = false, .why = "a malformed tool call"};
+  answer.correct = grade.correct;
+  text.why = std::move(grade.why);
+  return text;
+}
+
 Result<BatchCounts> answer_questions(Engine& engine, const EvalSettings& settings,
                                      std::span<const EvalQuestion> questions, std::span<const Ask> asks, int64_t width,
                                      const std::function<Status(const EvalAnswer&, const AnswerText&)>& on_answer,
                                      const std::atomic<bool>& cancel) {
   Examiner examiner(engine, settings, questions, asks, on_answer);
-  return generate_batch(engine, width, [&] { return examiner.next(); }, cancel);
+  return generate_batch(
+      engine, width, [&] { return examiner.next(); }, cancel);
 }
 
 }  // namespace fathom

@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "eval/batch_generator.h"
 #include "eval/settings.h"
+#include "text/chat_parser.h"
 
 namespace fathom {
 
@@ -23,8 +24,8 @@ struct EvalAnswer {
   int64_t length = 0;  // of look-ups; else 0
   double depth = 0;
   bool correct = false;
-  bool cut = false;       // at the longest length
-  bool answered = false;  // there is a text, or a tool call, after the reasoning
+  bool cut = false;                        // at the longest length
+  bool answered = false;                   // there is a text, or a tool call, after the reasoning
   int64_t calls = 0, malformed_calls = 0;  // malformed: broken off, or arguments that are no JSON object
   int64_t prompt_tokens = 0, tokens = 0;   // tokens: of the answer, with its reasoning and its end
 };
@@ -56,8 +57,12 @@ struct AnswerText {
   std::string why;  // it is not correct
 };
 
-// Asks as `fathom chat` does (chat template, tools, parser of answers) and grades, `width` at a time; on_answer gets the
-// answers as they are complete. Draws follow from the seed, the question, the mode and the sample. Stops early when
+// What is to be said of a reply, whole or cut: correct, answered, calls and malformed_calls are set. An answer with a
+// malformed call is not correct.
+AnswerText grade_reply(const Question& question, const ChatReply& reply, EvalAnswer& answer);
+
+// Asks as `fathom chat` does (chat template, tools, parser of answers) and grades, `width` at a time; on_answer gets
+// each answer once it is complete. Draws follow from the seed, the question, the mode and the sample. Stops early when
 // `cancel` is set; the answers under way are lost then. Errors: a question longer than the context, those of on_answer.
 Result<BatchCounts> answer_questions(Engine& engine, const EvalSettings& settings,
                                      std::span<const EvalQuestion> questions, std::span<const Ask> asks, int64_t width,

@@ -25,10 +25,10 @@ struct BatchCounts {
   double seconds = 0;
 };
 
-// Answers what `next` gives out until it gives nothing more, at most `width` at a time, first come, first served: one is
-// begun as soon as the engine's cache has room for its prompt and its longest answer. Each answer has the bits that it
-// has alone. Stops, without the answers under way, when `cancel` is set: it is looked at before every step. Errors: those
-// of check_request, of `next` and of on_done. Nothing else may use the engine meanwhile.
+// Answers what `next` gives out until it gives nothing more, at most `width` at a time, first come, first served: one
+// is begun as soon as the engine's cache has room for its prompt and its longest answer. Each answer has the bits that
+// it has alone. Stops, without the answers under way, when `cancel` is set: it is looked at before every step. Errors:
+// those of check_request, of `next` and of on_done. Nothing else may use the engine meanwhile.
 Result<BatchCounts> generate_batch(Engine& engine, int64_t width,
                                    const std::function<Result<std::optional<BatchRequest>>()>& next,
                                    const std::atomic<bool>& cancel);

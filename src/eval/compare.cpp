@@ -101,20 +101,23 @@ void add_row(std::string& out, const PairedRow& row) {
 Result<Comparison> compare_reports(const EvalReport& a, const EvalReport& b) {
   const EvalSettings &sa = a.run.settings, &sb = b.run.settings;
   if (sa.max_tokens != sb.max_tokens)
-    return fail("answers of at most {} tokens, and of at most {}: not to be compared; ask again with the same --max-tokens",
-                sa.max_tokens, sb.max_tokens);
+    return fail(
+        "answers of at most {} tokens, and of at most {}: not to be compared; ask again with the same --max-tokens",
+        sa.max_tokens, sb.max_tokens);
   if (sa.samples != sb.samples)
-    return fail("{} answers to each question, and {}: not to be compared; ask again with the same --samples", sa.samples,
-                sb.samples);
+    return fail("{} answers to each question, and {}: not to be compared; ask again with the same --samples",
+                sa.samples, sb.samples);
   std::unordered_map<std::string, const EvalAnswer*> of_b;
   for (const EvalAnswer& answer : b.answers) of_b.emplace(answer_key(answer), &answer);
   Pairs pairs;
   for (const EvalAnswer& answer : a.answers)
-    if (const auto found = of_b.find(answer_key(answer)); found != of_b.end()) pairs.push_back({&answer, found->second});
+    if (const auto found = of_b.find(answer_key(answer)); found != of_b.end())
+      pairs.push_back({&answer, found->second});
   if (pairs.empty())
-    return fail("no question is in both: {} answers of suite {}, seed {}, and {} of suite {}, seed {}; look-ups are the "
-                "same only for the same tokenizer",
-                a.answers.size(), sa.suite, sa.seed, b.answers.size(), sb.suite, sb.seed);
+    return fail(
+        "no question is in both: {} answers of suite {}, seed {}, and {} of suite {}, seed {}; look-ups are the "
+        "same only for the same tokenizer",
+        a.answers.size(), sa.suite, sa.seed, b.answers.size(), sb.suite, sb.seed);
 
   Comparison out;
   out.a = a.run;
@@ -149,7 +152,8 @@ std::string comparison_text(const Comparison& c) {
   append_line(out, "B: {}", run_text(c.b));
   append_line(out, "{} answers to {} questions that both have", c.pairs, c.overall.difference.questions);
   if (c.only_a > 0 || c.only_b > 0)
-    append_line(out, "the questions differ: {} answers are only in A, {} only in B; they do not count", c.only_a, c.only_b);
+    append_line(out, "the questions differ: {} answers are only in A, {} only in B; they do not count", c.only_a,
+                c.only_b);
   append_line(out, "\n  {:<20} {:<9} {:>7} {:>6} {:>6}   {:<24} {:>6} {:>6} {:>6}   p", "", "", "answers", "A %", "B %",
               "B - A (95 %), points", "detect", "gains", "losses");
   for (const auto* list : {&c.by_task, &c.by_length, &c.by_mode}) {
@@ -158,8 +162,10 @@ std::string comparison_text(const Comparison& c) {
   }
   add_row(out, c.overall);
   out +=
-      "\ndetect: the difference, in points, that 80 of 100 such comparisons would find. gains, losses: questions that B\n"
-      "got right more, less often. p: of a split at least as uneven if neither were better (McNemar, exact); many rows\n"
+      "\ndetect: the difference, in points, that 80 of 100 such comparisons would find. gains, losses: questions that "
+      "B\n"
+      "got right more, less often. p: of a split at least as uneven if neither were better (McNemar, exact); many "
+      "rows\n"
       "are read at once, so some small ones come by chance.\n";
   return out;
 }

@@ -29,11 +29,11 @@ struct Comparison {
   int64_t pairs = 0, only_a = 0, only_b = 0;  // answers
   PairedRow overall;
   std::vector<PairedRow> by_mode, by_task, by_length;  // by_task: task and mode; by_length: length and mode
-  std::vector<std::string> flips;  // ids of the questions that changed, in the order of a
+  std::vector<std::string> flips;                      // ids of the questions that changed, in the order of a
 };
 
-// Fails where no question is in both, and where the longest answer or the number of samples differs: then answers to the
-// same question are not to the same task.
+// Fails where no question is in both, and where the longest answer or the number of samples differs: what was asked for
+// was not the same then.
 Result<Comparison> compare_reports(const EvalReport& a, const EvalReport& b);
 
 std::string comparison_text(const Comparison& comparison);

@@ -17,10 +17,12 @@ std::string difference_text(const Estimate& e) {
 std::string run_text(const EvalRun& run) {
   const EvalSettings& s = run.settings;
   const std::string sampling =
-      s.temperature == 0 ? "greedy" : fmt::format("temperature {}, top-p {}, {} samples", s.temperature, s.top_p, s.samples);
-  return fmt::format("{} · {} attention · suite {}, held-out questions, seed {} · {} · at most {} tokens · {}, {} cache, {}",
-                     std::filesystem::path(run.model).filename().string(), run.attention, s.suite, s.seed, sampling,
-                     s.max_tokens, run.numerics, run.kv, run.isa);
+      s.temperature == 0 ? "greedy"
+                         : fmt::format("temperature {}, top-p {}, {} samples", s.temperature, s.top_p, s.samples);
+  return fmt::format(
+      "{} · {} attention · suite {}, held-out questions, seed {} · {} · at most {} tokens · {}, {} cache, {}",
+      std::filesystem::path(run.model).filename().string(), run.attention, s.suite, s.seed, sampling, s.max_tokens,
+      run.numerics, run.kv, run.isa);
 }
 
 }  // namespace fathom

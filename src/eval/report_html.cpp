@@ -27,7 +27,8 @@ class Page {
     const std::string model = std::filesystem::path(report.run.model).filename().string();
     out_ = page_head("fathom eval: " + model);
     add("<h1>{}: {:.1f} % right</h1>", escape(model), 100 * tables.overall.score.accuracy.value);
-    add("<p>{}</p><p>{} answers to {} questions · accuracy with its 95 % interval, answers to one question counted as one "
+    add("<p>{}</p><p>{} answers to {} questions · accuracy with its 95 % interval, answers to one question counted as "
+        "one "
         "cluster</p>",
         escape(run_text(report.run)), tables.overall.score.accuracy.answers, tables.overall.score.accuracy.questions);
     out_ += "<h2>By task</h2>";
@@ -35,8 +36,9 @@ class Page {
     if (!tables.by_length.empty()) {
       out_ += "<h2>Look-ups by length</h2><div class='charts'>";
       for (const bool thinking : {true, false}) by_length(tables, thinking);
-      out_ += "</div><h2>Look-ups by depth and length</h2><p>Right of a hundred, by where the fact stands (0: the "
-              "beginning of the text) and the length of the text in tokens.</p><div class='charts'>";
+      out_ +=
+          "</div><h2>Look-ups by depth and length</h2><p>Right of a hundred, by where the fact stands (0: the "
+          "beginning of the text) and the length of the text in tokens.</p><div class='charts'>";
       heat_maps(tables);
       out_ += "</div>";
     }
@@ -57,8 +59,9 @@ class Page {
     for (const auto& [title, rows] : tables)
       if (!rows->empty()) paired_table(title, *rows);
     paired_table("Together", {c.overall});
-    out_ += "<p>detectable: the difference that 80 of 100 such comparisons would find. gains, losses: questions that B got "
-            "right more, less often. p: of a split at least as uneven if neither were better (McNemar, exact).</p>";
+    out_ +=
+        "<p>detectable: the difference that 80 of 100 such comparisons would find. gains, losses: questions that B got "
+        "right more, less often. p: of a split at least as uneven if neither were better (McNemar, exact).</p>";
     out_ += page_tail();
     return std::move(out_);
   }
@@ -74,20 +77,22 @@ class Page {
     const auto at = [&](double x) { return 100 * (x - low) / (high - low); };
     add("<span class='track' data-tip='{} answers, {} questions'><i class='range' style='left:{:.1f}%;width:{:.1f}%;"
         "background:var(--{})'></i><i class='mean' style='left:{:.1f}%;background:var(--{})'></i></span>",
-        e.answers, e.questions, at(e.interval.low), at(e.interval.high) - at(e.interval.low), color, at(e.value), color);
+        e.answers, e.questions, at(e.interval.low), at(e.interval.high) - at(e.interval.low), color, at(e.value),
+        color);
   }
 
   void score_row(std::string_view name, std::string_view mode, const Score& s) {
     add("<tr><td>{}<td>{}<td>", escape(name), mode);
     track(s.accuracy, 0, 1, mode == "direct" ? "c2" : mode == "thinking" ? "c1" : "c3");
-    add("<td>{}<td>{}<td>{:.0f}<td>{}<td>{}<td>{}<td>{}</tr>", share_text(s.accuracy), s.accuracy.answers, s.mean_tokens,
-        s.p95_tokens, s.cut, s.unanswered,
+    add("<td>{}<td>{}<td>{:.0f}<td>{}<td>{}<td>{}<td>{}</tr>", share_text(s.accuracy), s.accuracy.answers,
+        s.mean_tokens, s.p95_tokens, s.cut, s.unanswered,
         s.with_calls > 0 ? fmt::format("{} of {}", s.malformed, s.with_calls) : std::string());
   }
 
   void by_task(const ScoreTables& tables) {
-    out_ += "<div class='scroll'><table><tr><th>task<th>mode<th>0 … 100 %<th>right<th>answers<th>tokens<th>95th "
-            "percentile<th>cut<th>no text<th>malformed calls</tr>";
+    out_ +=
+        "<div class='scroll'><table><tr><th>task<th>mode<th>0 … 100 %<th>right<th>answers<th>tokens<th>95th "
+        "percentile<th>cut<th>no text<th>malformed calls</tr>";
     for (const ScoreRow& row : tables.by_task) score_row(row.task, mode_name(*row.thinking), row.score);
     for (const ScoreRow& row : tables.by_mode) score_row("all", mode_name(*row.thinking), row.score);
     score_row("all", "", tables.overall.score);
@@ -129,8 +134,8 @@ class Page {
             continue;
           }
           const Estimate& e = cell->second->score.accuracy;
-          add("<td class='heat' style='--share:{:.3f}' data-tip='{} of {} answers'>{:.0f}", e.value, share_text(e), e.answers,
-              100 * e.value);
+          add("<td class='heat' style='--share:{:.3f}' data-tip='{} of {} answers'>{:.0f}", e.value, share_text(e),
+              e.answers, 100 * e.value);
         }
         out_ += "</tr>";
       }

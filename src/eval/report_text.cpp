@@ -91,7 +91,7 @@ std::string report_text(const EvalReport& report) {
   if (tables.by_mode.size() > 1) add_score_line(out, "all", "", tables.overall.score);
   add_lengths(out, report, tables);
   add_heat_map(out, tables);
-  if (const EvalSpeed& s = report.speed; s.seconds > 0) {
+  if (const EvalSpeed& s = report.speed; s.answer_tokens > 0 && s.seconds > 0) {
     append_line(out, "\n{} tokens read and {} written in {} s: {} written a second", s.prompt_tokens, s.answer_tokens,
                 three_digits(s.seconds), three_digits(static_cast<double>(s.answer_tokens) / s.seconds));
   }

@@ -47,9 +47,10 @@ Result<EvalReport> run_eval(Engine& engine, const EvalSettings& settings, const 
   for (const EvalAnswer& answer : report.answers) {
     const auto place = places.find(answer_key(answer));
     if (place == places.end())
-      return fail("{}: an answer to a question that is not asked ({}): another version of fathom wrote it; choose another "
-                  "file",
-                  options.save.string(), answer.question);
+      return fail(
+          "{}: an answer to a question that is not asked ({}): another version of fathom wrote it; choose another "
+          "file",
+          options.save.string(), answer.question);
     done[place->second] = 1;
   }
   std::vector<Ask> left;

@@ -14,9 +14,9 @@
 namespace fathom {
 
 struct EvalOptions {
-  int64_t width = 16;              // answers side by side; changes speed and memory, never an answer
-  std::filesystem::path save;      // of the answers with their words (eval/answer_log.h); empty: nowhere
-  bool resume = false;             // go on with that file, where there is one
+  int64_t width = 16;          // answers side by side; changes speed and memory, never an answer
+  std::filesystem::path save;  // of the answers with their words (eval/answer_log.h); empty: nowhere
+  bool resume = false;         // go on with that file, where there is one
 };
 
 // Answers of the report are in the order of the questions, whatever order they came in. When `cancel` is set it holds

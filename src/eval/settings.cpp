@@ -74,7 +74,8 @@ Status check_settings(const EvalSettings& s) {
   if (s.tasks.empty()) problems.add("no tasks: expected at least one");
   for (const std::string& name : s.tasks) {
     const TaskInfo* task = find_task(name);
-    if (task == nullptr) problems.add("task {}: there is none of that name; 'fathom tasks' lists them", in_quotes(name));
+    if (task == nullptr)
+      problems.add("task {}: there is none of that name; 'fathom tasks' lists them", in_quotes(name));
     if (!seen.insert(name).second) problems.add("task {}: named twice", in_quotes(name));
     looks_up = looks_up || (task != nullptr && task->looks_up);
   }
@@ -170,7 +171,7 @@ Result<std::vector<EvalQuestion>> make_eval_questions(const EvalSettings& settin
 }
 
 int64_t lookup_tokens(const EvalSettings& settings, int64_t length) {
-  constexpr int64_t kTemplate = 64;  // of the chat, generously: the marks of two turns
+  constexpr int64_t kTemplate = 64;                               // of the chat, generously: the marks of two turns
   return length + length / 20 + kTemplate + settings.max_tokens;  // texts keep to 5 % of their length
 }
 

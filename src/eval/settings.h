@@ -21,9 +21,10 @@ struct EvalSettings {
   int64_t questions = 0;         // of a task; for look-ups, of a task and length, spread over the depths
   std::vector<int64_t> lengths;  // of look-ups, in tokens
   std::vector<double> depths;    // of look-ups: where the fact stands, from 0 to 1
-  bool direct = true, thinking = true;  // the modes to ask in; what leaves no place for reasoning is asked directly once
-  int64_t samples = 1;  // answers to a question in one mode
-  uint64_t seed = 1;    // of the questions, and of the draws where temperature > 0
+  bool direct = true,
+       thinking = true;  // the modes to ask in; what leaves no place for reasoning is asked directly once
+  int64_t samples = 1;   // answers to a question in one mode
+  uint64_t seed = 1;     // of the questions, and of the draws where temperature > 0
   int64_t max_tokens = 0;
   double temperature = 0, top_p = 1;  // temperature 0: greedy
 };
@@ -53,7 +54,8 @@ Result<EvalSettings> suite_settings(std::string_view name);
 
 // A held-out question, and the place in the tables that its answers count for.
 struct EvalQuestion {
-  std::string id;  // 16 hexadecimal digits, a hash of everything that the model is shown: the same id, the same question
+  std::string
+      id;  // 16 hexadecimal digits, a hash of everything that the model is shown: the same id, the same question
   Question question;
   int64_t length = 0;  // as asked for; 0: no look-up
   double depth = 0;
@@ -75,8 +77,8 @@ struct Ask {
 std::vector<Ask> plan_asks(const EvalSettings& settings, std::span<const EvalQuestion> questions);
 
 // The same for the same settings and tokenizer, everywhere. A cell (a task and length) does not depend on what else is
-// asked, and begins the same when more is asked; no two of its questions have the same problem. Errors: unknown or repeated tasks, settings out of range, all problems at once; a task that has too few
-// problems.
+// asked, and begins the same when more is asked; no two of its questions have the same problem. Errors: unknown or
+// repeated tasks, settings out of range, all problems at once; a task that has too few problems.
 Result<std::vector<EvalQuestion>> make_eval_questions(const EvalSettings& settings, const Tokenizer& tokenizer);
 
 }  // namespace fathom

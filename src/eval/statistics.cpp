@@ -35,7 +35,7 @@ Clustered cluster(std::span<const Observation> observations) {
   out.estimate.questions = static_cast<int64_t>(deviation.size());
   const auto clusters = static_cast<double>(deviation.size());
   if (deviation.size() < 2) return out;
-  // In the order of the observations, so that the last bits are the same everywhere.
+  // Each question once, in the order of the observations, so that the last bits are the same everywhere.
   double squares = 0;
   for (const Observation& o : observations) {
     double& d = deviation[o.question];

@@ -34,8 +34,8 @@ Interval wilson_interval(int64_t right, int64_t n);
 
 // Observations are 0 or 1. One a question: Wilson's interval. Otherwise, for n observations of C questions,
 //   mean ± t(C - 1) · sqrt(C/(C - 1) Σ_c (Σ_i∈c (x_i - mean))²) / n,
-// cut to [0, 1]; t is the 97.5 % quantile of Student's distribution. Where all observations agree that would be a point:
-// then Wilson's interval of C answers. Nothing is known from no observations ([0, 1]).
+// cut to [0, 1]; t is the 97.5 % quantile of Student's distribution. Where all observations agree that would be a
+// point: then Wilson's interval of C answers. No observations, and several of a single question, say nothing: [0, 1].
 Estimate estimate_share(std::span<const Observation> observations);
 
 // Observations are from -1 to 1: b - a for the same question in the same mode. The interval is that of estimate_share

@@ -16,8 +16,9 @@ struct ProcessResult {
 struct ProcessOptions {
   std::string input;                               // given on stdin, then end of file
   std::map<std::string, std::string> environment;  // added to this process's
-  // Sends SIGINT once stdout has this many bytes; 0: never.
+  // Sends SIGINT once stdout, or else this file, has so many bytes; 0: never.
   size_t interrupt_after_bytes = 0;
+  std::string interrupt_file{};
 };
 
 ProcessResult run_fathom(const std::vector<std::string>& arguments, const ProcessOptions& options = {});

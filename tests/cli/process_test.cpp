@@ -10,6 +10,7 @@
 #include <array>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 
 namespace fathom::test {
 
@@ -38,6 +39,7 @@ ProcessResult run_fathom(const std::vector<std::string>& arguments, const Proces
   ProcessResult result;
   size_t written = 0;
   bool interrupted = false, in_open = true;
+  const auto start = std::chrono::steady_clock::now();
   std::array<pollfd, 3> fds = {pollfd{out[0], POLLIN, 0}, pollfd{err[0], POLLIN, 0}, pollfd{in[1], POLLOUT, 0}};
   while (fds[0].fd >= 0 || fds[1].fd >= 0) {
     if (in_open && written == options.input.size()) {
@@ -45,8 +47,10 @@ ProcessResult run_fathom(const std::vector<std::string>& arguments, const Proces
       fds[2].fd = -1;
       in_open = false;
     }
-    if (poll(fds.data(), fds.size(), 60'000) <= 0) {  // a hanging program fails its test instead of the whole run
-      kill(child, SIGKILL);
+    // A file that grows wakes nobody: it is looked at again and again.
+    const int ready = poll(fds.data(), fds.size(), options.interrupt_file.empty() ? 60'000 : 10);
+    if (ready < 0 || (ready == 0 && std::chrono::steady_clock::now() - start > std::chrono::minutes(1))) {
+      kill(child, SIGKILL);  // a hanging program fails its test instead of the whole run
       break;
     }
     if (in_open && fds[2].revents) {
@@ -65,7 +69,12 @@ ProcessResult run_fathom(const std::vector<std::string>& arguments, const Proces
       else
         (i == 0 ? result.out : result.err).append(block.data(), static_cast<size_t>(n));
     }
-    if (options.interrupt_after_bytes && !interrupted && result.out.size() >= options.interrupt_after_bytes) {
+    std::error_code none;
+    const size_t bytes = options.interrupt_file.empty() ? result.out.size()
+                         : std::filesystem::exists(options.interrupt_file, none)
+                             ? std::filesystem::file_size(options.interrupt_file, none)
+                             : 0;
+    if (options.interrupt_after_bytes && !interrupted && bytes >= options.interrupt_after_bytes) {
       kill(child, SIGINT);
       interrupted = true;
     }
