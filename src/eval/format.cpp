@@ -20,8 +20,8 @@ std::string run_text(const EvalRun& run) {
       s.temperature == 0 ? "greedy"
                          : fmt::format("temperature {}, top-p {}, {} samples", s.temperature, s.top_p, s.samples);
   return fmt::format(
-      "{} · {} attention · suite {}, held-out questions, seed {} · {} · at most {} tokens · {}, {} cache, {}",
-      std::filesystem::path(run.model).filename().string(), run.attention, s.suite, s.seed, sampling, s.max_tokens,
+      "{} · {} attention · suite {} ({} tasks, {} questions of each), held out, seed {} · {} · at most {} tokens · {}, {} cache, {}",
+      std::filesystem::path(run.model).filename().string(), run.attention, s.suite, s.tasks.size(), s.questions, s.seed, sampling, s.max_tokens,
       run.numerics, run.kv, run.isa);
 }
 
