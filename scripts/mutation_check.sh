@@ -12,7 +12,7 @@ pattern=${1:-}
 work=$(mktemp -d "${TMPDIR:-/tmp}/fathom-mutants-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 tree=$work/tree build=$work/build
-targets=(tensor_tests ops_tests cpu_tests model_tests engine_tests)
+targets=(tensor_tests ops_tests cpu_tests model_tests engine_tests eval_tests)
 
 mkdir "$tree"
 (cd "$root" && tar cf - CMakeLists.txt cmake src tests models) | tar xf - -C "$tree"
@@ -49,6 +49,7 @@ ops_tests *
 cpu_tests *
 model_tests *
 engine_tests *Golden*:Sampler*:Kv*:StopMatcher*:Trace*-*TheSameBits*
+eval_tests *
 engine_tests *TheSameBits*:Session*:*SampleModel*/avx512
 TESTS
 }
@@ -192,6 +193,29 @@ mutant "prefix taken for longer than it is" src/engine/engine.cpp \
   'result.cached_tokens = std::min<int64_t>(differ.first - tokens_.begin() + 1, std::min<int64_t>(tokens_in_cache(), prompt_size - 1));'
 mutant "stop string held back at the end" src/engine/stop_matcher.cpp \
   'return std::exchange(held_, {}); }' 'held_.clear(); return {}; }'
+
+# Evaluation.
+mutant "eval: answers to a question taken for independent" src/eval/statistics.cpp \
+  'squares += d * d;' 'squares += (o.value - out.estimate.value) * (o.value - out.estimate.value) + 0 * d;'
+mutant "eval: normal for Student's quantile" src/eval/statistics.cpp \
+  'boost::math::quantile(boost::math::students_t(clusters - 1), kUpper)' 'normal_quantile(kUpper)'
+mutant "eval: agreeing answers are a point" src/eval/statistics.cpp \
+  'all_agree(observations) ? wilson_interval(0, estimate.questions).high : half_width' 'half_width'
+mutant "eval: one-sided sign test" src/eval/statistics.cpp 'std::min(1.0, 2 * boost' 'std::min(1.0, boost'
+mutant "eval: asks what was trained on" src/eval/settings.cpp 'Split::kHeldOut, options_' 'Split::kTrain, options_'
+mutant "eval: logits of the wrong row" src/eval/batch_generator.cpp 'out.logits.row(static_cast<int64_t>(i))' \
+  'out.logits.row(0 * static_cast<int64_t>(i))'
+mutant "eval: decoded rows marked as a prompt's" src/eval/batch_generator.cpp 'a->kv.blocks(), reads}' 'a->kv.blocks(), true}'
+mutant "eval: malformed calls may be right" src/eval/answers.cpp 'answer.malformed_calls > 0) grade' \
+  'answer.malformed_calls > 9) grade'
+mutant "eval: answers of two modes paired" src/eval/answers.cpp 'thinking ? "thinking" : "direct"' \
+  'thinking ? "direct" : "direct"'
+mutant "eval: half a line kept" src/eval/answer_log.cpp 'static_cast<off_t>(text.size() - rest.size())' \
+  'static_cast<off_t>(text.size())'
+mutant "eval: settings not compared" src/eval/answer_log.cpp 'else if (*found != value)' 'else if (false && *found != value)'
+mutant "eval: gains and losses exchanged" src/eval/compare.cpp \
+  'static_cast<int64_t>(b->correct) - static_cast<int64_t>(a->correct)' \
+  'static_cast<int64_t>(a->correct) - static_cast<int64_t>(b->correct)'
 
 echo "$((count - survivors)) of $count mutants were found"
 [ "$survivors" -eq 0 ]

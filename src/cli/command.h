@@ -24,6 +24,7 @@ void add_synth(CLI::App& app, CommandContext& context);
 void add_trace(CLI::App& app, CommandContext& context);
 void add_bench(CLI::App& app, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
+void add_eval(CLI::App& app, CommandContext& context);
 void add_tasks(CLI::App& app, CommandContext& context);
 void add_train(CLI::App& app, CommandContext& context);
 void add_train_tokenizer(CLI::App& app, CommandContext& context);

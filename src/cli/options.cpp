@@ -63,7 +63,9 @@ void EngineOptions::add_to(CLI::App& command, bool model_required) {
       ->capture_default_str();
 }
 
-Result<std::unique_ptr<Engine>> EngineOptions::open() const {
+std::string EngineOptions::folder() const { return model.empty() ? default_model() : model; }
+
+EngineSettings EngineOptions::settings() const {
   EngineSettings settings;
   settings.threads = threads;
   settings.context = context;
@@ -71,7 +73,7 @@ Result<std::unique_ptr<Engine>> EngineOptions::open() const {
   settings.reproducible = reproducible;
   settings.numerics = numerics_from(numerics);
   settings.latent_format = latent_format_from(kv);
-  return Engine::open(model.empty() ? default_model() : model, settings);
+  return settings;
 }
 
 void SamplingOptions::add_to(CLI::App& command) {

@@ -30,7 +30,9 @@ struct EngineOptions {
 
   // model_required: otherwise the environment's FATHOM_MODEL, then the model that comes with the project.
   void add_to(CLI::App& command, bool model_required);
-  Result<std::unique_ptr<Engine>> open() const;
+  std::string folder() const;
+  EngineSettings settings() const;
+  Result<std::unique_ptr<Engine>> open() const { return Engine::open(folder(), settings()); }
 };
 
 // What is not given on the command line comes from the checkpoint's generation_config.json.

@@ -1,13 +1,11 @@
 #include "engine/bench_report.h"
 
 #include <algorithm>
-#include <limits>
-#include <nlohmann/json.hpp>
 
 #include "base/file.h"
 #include "checkpoint/json_text.h"
 #include "checkpoint/problems.h"
-#include "text/json.h"
+#include "engine/json_members.h"
 
 namespace fathom {
 
@@ -15,7 +13,9 @@ namespace {
 
 constexpr int64_t kFormat = 1;  // of the file; raised when a field changes its meaning
 
-// The fields of a report, once: written by one kind of visitor and read by the other.
+}  // namespace
+
+// The fields of a report (engine/json_members.h).
 template <typename Visitor>
 void fields(Visitor& v, Machine& m) {
   v("cpu", m.cpu);
@@ -84,96 +84,7 @@ void fields(Visitor& v, BenchReport& r) {
   v("depths", r.depths);
 }
 
-class Writer {
- public:
-  template <typename T>
-  void operator()(std::string_view name, T& value) {
-    json_[std::string(name)] = write(value);
-  }
-  template <typename T>
-  static Json write(T& value) {
-    if constexpr (std::is_arithmetic_v<T> || std::is_same_v<T, std::string>) {
-      return value;
-    } else {
-      Writer writer;
-      fields(writer, value);
-      return std::move(writer.json_);
-    }
-  }
-
- private:
-  template <typename T>
-  static Json write(std::optional<T>& value) {
-    return value ? write(*value) : Json();
-  }
-  template <typename T>
-  static Json write(std::vector<T>& values) {
-    Json array = Json::array();
-    for (T& value : values) array.push_back(write(value));
-    return array;
-  }
-  Json json_ = Json::object();
-};
-
-class Reader {
- public:
-  Reader(const nlohmann::json& json, std::string path, Problems& problems)
-      : json_(json), path_(std::move(path)), problems_(problems) {}
-
-  template <typename T>
-  void operator()(std::string_view name, T& value) {
-    const std::string path = path_.empty() ? std::string(name) : fmt::format("{}.{}", path_, name);
-    const auto it = json_.find(name);
-    if (it == json_.end())
-      problems_.add("{}: missing", path);
-    else
-      read(*it, path, value);
-  }
-
-  template <typename T>
-  void read(const nlohmann::json& json, const std::string& path, T& value) {
-    if constexpr (std::is_same_v<T, std::string>) {
-      if (json.is_string())
-        value = json.get<std::string>();
-      else
-        wrong(json, path, "text");
-    } else if constexpr (std::is_floating_point_v<T>) {
-      if (json.is_number() && json.get<double>() >= 0)
-        value = json.get<double>();
-      else
-        wrong(json, path, "a number from 0");
-    } else if constexpr (std::is_integral_v<T>) {
-      if (json.is_number_unsigned() && json.get<uint64_t>() <= static_cast<uint64_t>(std::numeric_limits<T>::max()))
-        value = json.get<T>();
-      else
-        wrong(json, path, "a whole number from 0");
-    } else if (json.is_object()) {
-      Reader reader(json, path, problems_);
-      fields(reader, value);
-    } else {
-      wrong(json, path, "an object");
-    }
-  }
-
- private:
-  template <typename T>
-  void read(const nlohmann::json& json, const std::string& path, std::optional<T>& value) {
-    if (!json.is_null()) read(json, path, value.emplace());
-  }
-  template <typename T>
-  void read(const nlohmann::json& json, const std::string& path, std::vector<T>& values) {
-    if (!json.is_array()) return wrong(json, path, "an array");
-    for (size_t i = 0; i < json.size(); ++i) read(json[i], fmt::format("{}[{}]", path, i), values.emplace_back());
-  }
-  void wrong(const nlohmann::json& json, const std::string& path, std::string_view expected) {
-    problems_.add("{}: found {}, expected {}", path,
-                  in_quotes(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)), expected);
-  }
-
-  const nlohmann::json& json_;
-  std::string path_;
-  Problems& problems_;
-};
+namespace {
 
 // What the printing divides by.
 void check_phase(const std::optional<PhaseReport>& phase, int64_t depth, std::string_view name, Problems& problems) {
@@ -194,10 +105,9 @@ Spread Spread::of(std::vector<double> values) {
 }
 
 std::string report_json(const BenchReport& report) {
-  BenchReport copy = report;  // fields() is written for readers too, and takes no const
   Json json = Json::object();
   json["fathom_bench"] = kFormat;
-  json.update(Writer::write(copy));
+  json.update(json_from_fields(report));
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
@@ -213,8 +123,7 @@ Result<BenchReport> load_report(const std::filesystem::path& file) {
                 file.string(), in_quotes(json->at("fathom_bench").dump()), kFormat);
   Problems problems;
   BenchReport report;
-  Reader reader(*json, "", problems);
-  fields(reader, report);
+  read_fields(*json, "", report, problems);
   for (const DepthReport& d : report.depths) {
     check_phase(d.prefill, d.depth, "prefill", problems);
     check_phase(d.decode, d.depth, "decode", problems);

@@ -6,8 +6,7 @@
 #include <utility>
 
 #include "base/file.h"
-#include "engine/stop_matcher.h"
-#include "text/stream_decoder.h"
+#include "engine/answer.h"
 
 namespace fathom {
 
@@ -60,12 +59,16 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& folder
   if (context == 0) context = config.max_position_embeddings;
   engine->chat_format_ = detect_chat_format(*engine->tokenizer_);
   engine->threads_ = std::make_unique<ThreadPool>(settings.threads);
-  engine->runner_ = make_cpu_runner(
-      *engine->store_, {.isa = engine->isa_, .numerics = settings.numerics, .reproducible = settings.reproducible},
-      *engine->threads_);
+  engine->runner_ = make_cpu_runner(*engine->store_,
+                                    {.isa = engine->isa_,
+                                     .numerics = settings.numerics,
+                                     .reproducible = settings.reproducible,
+                                     .dense_attention = settings.dense_attention},
+                                    *engine->threads_);
   LatentFormat& format = engine->settings_.latent_format;
   if (engine->isa_ == Isa::kReference) format = LatentFormat::kF32;
-  FATHOM_TRY(auto pool, KvPool::create(kv_layout(config, format), config.total_layers(), context));
+  FATHOM_TRY(auto pool,
+             KvPool::create(kv_layout(config, format), config.total_layers(), std::max(settings.cache, context)));
   engine->kv_pool_ = std::make_unique<KvPool>(std::move(pool));
   return engine;
 }
@@ -95,80 +98,59 @@ StepOutput Session::run(std::span<const int32_t> tokens, bool prompt, bool want_
   return out;
 }
 
-Result<GenerationResult> Session::generate(const GenerationRequest& request, const GenerationCallbacks& callbacks,
-                                           const std::atomic<bool>& cancel) {
-  const ModelConfig& config = engine_.config();
-  const int64_t prompt_size = static_cast<int64_t>(request.prompt.size());
-  if (prompt_size == 0) return fail("the prompt is empty: it must have at least one token");
-  if (prompt_size >= engine_.context())
-    return fail("the prompt has {} tokens, and the context {}: shorten the prompt or raise --context (up to {})",
-                prompt_size, engine_.context(), config.max_position_embeddings);
+Status check_request(const ModelConfig& config, int64_t context, const GenerationRequest& request) {
+  const int64_t size = static_cast<int64_t>(request.prompt.size());
+  if (size == 0) return fail("the prompt is empty: it must have at least one token");
+  if (size >= context)
+    return fail("the prompt has {} tokens, and the context {}: shorten the prompt or raise --context (up to {})", size,
+                context, config.max_position_embeddings);
   for (int32_t id : request.prompt)
     if (id < 0 || id >= config.vocab_size)
       return fail("the prompt has token id {}: expected 0 to {}", id, config.vocab_size - 1);
-  FATHOM_RETURN_IF_ERROR(validate(request.sampling));
+  return validate(request.sampling);
+}
 
-  GenerationResult result;
-  result.prompt_tokens = prompt_size;
-  const int64_t room = engine_.context() - prompt_size;
-  const int64_t limit = request.max_tokens > 0 ? std::min(request.max_tokens, room) : room;
+Result<GenerationResult> Session::generate(const GenerationRequest& request, const GenerationCallbacks& callbacks,
+                                           const std::atomic<bool>& cancel) {
+  FATHOM_RETURN_IF_ERROR(check_request(engine_.config(), engine_.context(), request));
+  const int64_t prompt_size = static_cast<int64_t>(request.prompt.size());
+  Answer answer(engine_, request);
 
   // The last prompt token is always run: its logits are wanted.
   const auto differ = std::mismatch(tokens_.begin(), tokens_.end(), request.prompt.begin(), request.prompt.end() - 1);
-  result.cached_tokens = differ.first - tokens_.begin();
-  tokens_.resize(static_cast<size_t>(result.cached_tokens));
-  kv_.truncate(result.cached_tokens);
+  const int64_t cached = differ.first - tokens_.begin();
+  tokens_.resize(static_cast<size_t>(cached));
+  kv_.truncate(cached);
 
   const auto start = std::chrono::steady_clock::now();
   StepOutput out;
-  for (int64_t done = result.cached_tokens; done < prompt_size;) {
-    if (cancel) {
-      result.finish = FinishReason::kCancelled;
-      result.prefill_seconds = seconds_since(start);
-      return result;
-    }
+  bool cancelled = false;
+  for (int64_t done = cached; done < prompt_size && !(cancelled = cancel);) {
     const int64_t count = std::min(engine_.settings().chunk, prompt_size - done);
     if (!kv_.reserve(done + count)) return fail("the cache has no room for {} tokens", done + count);
     out = run({request.prompt.data() + done, static_cast<size_t>(count)}, true, done + count == prompt_size);
     done += count;
-    callbacks.on_prefill(done - result.cached_tokens, prompt_size - result.cached_tokens);
+    callbacks.on_prefill(done - cached, prompt_size - cached);
   }
-  result.prefill_seconds = seconds_since(start);
+  const double prefill_seconds = seconds_since(start);
 
   const auto decode_start = std::chrono::steady_clock::now();
-  Sampler sampler(request.sampling, request.prompt);
-  StreamDecoder decoder(engine_.tokenizer(), /*skip_special=*/true);
-  StopMatcher stops(request.stop);
   const auto show = [&](const std::string& text) {
-    if (text.empty()) return;
-    result.text += text;
-    callbacks.on_text(text);
+    if (!text.empty()) callbacks.on_text(text);
   };
-  result.finish = FinishReason::kLength;
-  while (static_cast<int64_t>(result.tokens.size()) < limit) {
-    if (cancel) {
-      result.finish = FinishReason::kCancelled;
-      break;
+  while (!cancelled && !answer.ended() && !cancel) {
+    if (answer.tokens() > 0) {
+      if (!kv_.reserve(tokens_in_cache() + 1))
+        return fail("the cache has no room for {} tokens", tokens_in_cache() + 1);
+      const int32_t id = answer.last_token();
+      out = run({&id, 1}, false, true);
     }
-    result.tokens.push_back(sampler.sample({out.logits.data, static_cast<size_t>(out.logits.cols())}, request.logprobs,
-                                           request.top_logprobs));
-    const int32_t id = result.tokens.back().id;
-    const bool ends =
-        (id == config.eos_token_id && !request.ignore_eos) ||
-        std::find(request.stop_tokens.begin(), request.stop_tokens.end(), id) != request.stop_tokens.end();
-    if (!ends) show(stops.push(decoder.push(id)));
-    if (ends || stops.matched()) {
-      result.finish = FinishReason::kStop;
-      break;
-    }
-    if (static_cast<int64_t>(result.tokens.size()) == limit) break;
-    if (!kv_.reserve(tokens_in_cache() + 1)) return fail("the cache has no room for {} tokens", tokens_in_cache() + 1);
-    out = run({&id, 1}, false, true);
+    show(answer.push({out.logits.data, static_cast<size_t>(out.logits.cols())}));
   }
-  if (!stops.matched()) {
-    show(stops.push(decoder.finish()));
-    if (!stops.matched()) show(stops.finish());
-  }
+  show(answer.finish());
+  GenerationResult result = answer.result();
+  result.cached_tokens = cached;
+  result.prefill_seconds = prefill_seconds;
   result.decode_seconds = seconds_since(decode_start);
   return result;
 }

@@ -24,10 +24,12 @@ namespace fathom {
 
 struct EngineSettings {
   int threads = 0;      // 0: one per available core
-  int64_t context = 0;  // tokens of cache; 0: what the model was made for
+  int64_t context = 0;  // tokens of a sequence at most; 0: what the model was made for
+  int64_t cache = 0;    // tokens of cache for all sequences; less than the context: the context
   Numerics numerics = Numerics::kW8A16;
   LatentFormat latent_format = LatentFormat::kBf16;
-  bool reproducible = false;  // decoding has the bits of prefill; prompts cost more
+  bool reproducible = false;     // decoding has the bits of prefill; prompts cost more
+  bool dense_attention = false;  // leave the indexer out: every query attends to all it sees
   int64_t chunk = 512;        // prompt tokens a step; changes speed and memory, never a result
 };
 
@@ -90,14 +92,18 @@ struct GenerationCallbacks {
   std::function<void(int64_t done, int64_t total)> on_prefill = [](int64_t, int64_t) {};
 };
 
+// Fails on a prompt that is empty, fills `context` tokens or more, or holds ids outside the vocabulary, and on sampling
+// parameters out of range.
+Status check_request(const ModelConfig& config, int64_t context, const GenerationRequest& request);
+
 // One sequence and its cache. What a prompt has in common with the tokens in the cache is not computed again; that
 // changes no bit of the answer. The engine must outlive it.
 class Session {
  public:
   explicit Session(Engine& engine) : engine_(engine), kv_(engine.kv_pool()) {}
 
-  // Fails on a prompt that is empty, longer than the context, or holds ids outside the vocabulary. `cancel` is looked
-  // at before every step; a cancelled answer is a result, with what came so far.
+  // Fails as check_request does. `cancel` is looked at before every step; a cancelled answer is a result, with what
+  // came so far.
   Result<GenerationResult> generate(const GenerationRequest& request, const GenerationCallbacks& callbacks,
                                     const std::atomic<bool>& cancel);
 

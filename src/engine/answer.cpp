@@ -1,0 +1,52 @@
+#include "engine/answer.h"
+
+#include <utility>
+
+#include "base/check.h"
+
+namespace fathom {
+
+Answer::Answer(const Engine& engine, const GenerationRequest& request)
+    : engine_(engine),
+      request_(request),
+      limit_(limit(engine, request)),
+      sampler_(request.sampling, request.prompt),
+      decoder_(engine.tokenizer(), /*skip_special=*/true),
+      stops_(request.stop) {
+  result_.prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  result_.finish = FinishReason::kCancelled;
+}
+
+int64_t Answer::limit(const Engine& engine, const GenerationRequest& request) {
+  const int64_t room = engine.context() - static_cast<int64_t>(request.prompt.size());
+  return request.max_tokens > 0 ? std::min(request.max_tokens, room) : room;
+}
+
+std::string Answer::push(std::span<const float> logits) {
+  FATHOM_CHECK(!ended(), "a token after the end, the {}th", tokens() + 1);
+  result_.tokens.push_back(sampler_.sample(logits, request_.logprobs, request_.top_logprobs));
+  const int32_t id = last_token();
+  const bool ends =
+      (id == engine_.config().eos_token_id && !request_.ignore_eos) ||
+      std::find(request_.stop_tokens.begin(), request_.stop_tokens.end(), id) != request_.stop_tokens.end();
+  std::string text = ends ? "" : stops_.push(decoder_.push(id));
+  if (ends || stops_.matched())
+    result_.finish = FinishReason::kStop;
+  else if (tokens() == limit_)
+    result_.finish = FinishReason::kLength;
+  return keep(std::move(text));
+}
+
+std::string Answer::finish() {
+  std::string text;
+  if (!stops_.matched()) text = stops_.push(decoder_.finish());
+  if (!stops_.matched()) text += stops_.finish();
+  return keep(std::move(text));
+}
+
+std::string Answer::keep(std::string text) {
+  result_.text += text;
+  return text;
+}
+
+}  // namespace fathom

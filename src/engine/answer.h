@@ -1,0 +1,49 @@
+// An answer while it is generated: from logits to text, and when it ends. The same whoever runs the steps.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "engine/engine.h"
+#include "engine/sampler.h"
+#include "engine/stop_matcher.h"
+#include "text/stream_decoder.h"
+
+namespace fathom {
+
+// Not thread-safe. The engine and the request, which check_request has accepted, must outlive it.
+class Answer {
+ public:
+  Answer(const Engine& engine, const GenerationRequest& request);
+
+  // Takes the next token from its logits (V). The text that is certain to belong to the answer now; may be empty. Not
+  // to be called once it has ended.
+  std::string push(std::span<const float> logits);
+  // An end-of-sentence token, a stop string, or the longest length.
+  bool ended() const { return result_.finish != FinishReason::kCancelled; }
+  int64_t tokens() const { return static_cast<int64_t>(result_.tokens.size()); }
+  int32_t last_token() const { return result_.tokens.back().id; }
+
+  // No more tokens come: the text that was held back.
+  std::string finish();
+  // Cancelled if it has not ended; cached tokens and times are left for the caller to fill in.
+  const GenerationResult& result() const { return result_; }
+
+  // Tokens of the longest answer that the request and the context allow.
+  static int64_t limit(const Engine& engine, const GenerationRequest& request);
+
+ private:
+  std::string keep(std::string text);
+
+  const Engine& engine_;
+  const GenerationRequest& request_;
+  const int64_t limit_;
+  Sampler sampler_;
+  StreamDecoder decoder_;
+  StopMatcher stops_;
+  GenerationResult result_;
+};
+
+}  // namespace fathom
