@@ -22,12 +22,14 @@ constexpr int kHeadTile = 6;        // × 4 registers of latent dims
 struct Block {
   const uint32_t* key[kKeyBlock + kKeyTile];  // rows as BF16 pairs; padded by repeating the last
   int64_t count = 0;
-  const std::byte* next[kKeyBlock];  // rows of the next block: selected ones lie anywhere in memory, and are asked for early
+  const std::byte*
+      next[kKeyBlock];  // rows of the next block: selected ones lie anywhere in memory, and are asked for early
   int64_t next_count = 0, row_bytes = 0;
 
   inline void fetch_next(int64_t begin, int64_t end) const {
     for (int64_t i = begin; i < std::min(end, next_count); ++i)
-      for (int64_t at = 0; at < row_bytes; at += 64) _mm_prefetch(reinterpret_cast<const char*>(next[i]) + at, _MM_HINT_T1);
+      for (int64_t at = 0; at < row_bytes; at += 64)
+        _mm_prefetch(reinterpret_cast<const char*>(next[i]) + at, _MM_HINT_T1);
   }
 };
 

@@ -69,8 +69,8 @@ inline __m512i kept(__m512i x) {
 }
 
 // 64 entries of the tables, times 2^exponent. The exponent's last bit is the top bit of the lower byte. `constant` entries (zero, NaN) stay as they are.
-[[maybe_unused]] inline void scale_table(const uint8_t* low, const uint8_t* high, int exponent, __mmask64 constant, __m512i& low_out,
-                        __m512i& high_out) {
+[[maybe_unused]] inline void scale_table(const uint8_t* low, const uint8_t* high, int exponent, __mmask64 constant,
+                                         __m512i& low_out, __m512i& high_out) {
   const __m512i l = _mm512_loadu_si512(low), h = _mm512_loadu_si512(high);
   const bool odd = exponent & 1;
   const __mmask64 carry = odd ? _mm512_movepi8_mask(l) : 0;
@@ -148,7 +148,8 @@ class Fp8Table {
  public:
   explicit Fp8Table(int exponent = 0) {
     scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low_[0], high_[0]);
-    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low_[1], high_[1]);
+    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low_[1],
+                high_[1]);
   }
 
   // 64 codes -> 64 BF16: elements 0–31 in `first`, 32–63 in `second`.

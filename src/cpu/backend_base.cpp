@@ -65,6 +65,10 @@ Selection BackendBase::all_visible() {
   return {nullptr, count, 0};
 }
 
+bool BackendBase::selects_all() const {
+  return !step_->trace && *std::max_element(position_.begin(), position_.end()) < settings_.index_topk;
+}
+
 void BackendBase::route_rows(const RouterSettings& settings, int64_t layer, Tensor logits, std::span<const float> bias,
                              int64_t begin, int64_t end, const Routing& routing) const {
   const int64_t k = settings.top_k;

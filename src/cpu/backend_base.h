@@ -62,6 +62,8 @@ class BackendBase {
   Tensor concat(Tensor a, Tensor b);                       // (T,A) (T,B) -> (T,A+B)
   Tensor gather(Tensor x, std::span<const int32_t> rows);  // (T,D) -> (rows,D)
   Selection all_visible();                                 // dense attention
+  // No row of the step sees more keys than are selected. False where a trace wants to see the scores.
+  bool selects_all() const;
 
  protected:
   explicit BackendBase(BackendSettings settings) : settings_(std::move(settings)) {}

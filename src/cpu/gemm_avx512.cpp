@@ -21,12 +21,12 @@ namespace fathom::cpu::avx512 {
 namespace {
 
 constexpr int kChains = 16;
-constexpr int64_t kSegment = 1024;    // values along K: a panel of them is 128 KB of L2
-constexpr int64_t kFewRows = 2;       // up to here weights are expanded in registers: decoding reads each byte once
-constexpr int64_t kGroup = 16;        // weight rows that are finished together
-constexpr int64_t kPanelRows = 64;    // weight rows of a panel
-constexpr int kTileM = 6;             // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
-constexpr int64_t kLine = 64;         // bytes of a weight row taken at once
+constexpr int64_t kSegment = 1024;  // values along K: a panel of them is 128 KB of L2
+constexpr int64_t kFewRows = 2;     // up to here weights are expanded in registers: decoding reads each byte once
+constexpr int64_t kGroup = 16;      // weight rows that are finished together
+constexpr int64_t kPanelRows = 64;  // weight rows of a panel
+constexpr int kTileM = 6;           // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
+constexpr int64_t kLine = 64;       // bytes of a weight row taken at once
 
 int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
 // Pairs of each chain in the segment that begins at k.
@@ -84,8 +84,8 @@ class BlockTables {
 
 // 64 values of weight row `row` from k on as two registers of 16 pairs; kWhole: all exist, otherwise zeros behind the row's end.
 template <bool kFp8, bool kWhole>
-inline __attribute__((always_inline)) void load_values(const MatrixView& w, int64_t row, int64_t k, const Fp8Table* table,
-                                                       __m512i& first, __m512i& second) {
+inline __attribute__((always_inline)) void load_values(const MatrixView& w, int64_t row, int64_t k,
+                                                       const Fp8Table* table, __m512i& first, __m512i& second) {
   const int64_t left = w.cols - k, at = row * w.cols + k;
   if constexpr (kFp8) {
     const __mmask64 mask = kWhole || left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
@@ -191,7 +191,8 @@ template <bool kFp8>
 void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, uint32_t* panel) {
   constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // of a line
   constexpr int kPairs = kFp8 ? 2 : 1;                   // of a word of 4 bytes
-  const int64_t padded = padded_k(a.w.cols), end = std::min(padded, k_begin + kSegment), length = chain_pairs(padded, k_begin);
+  const int64_t padded = padded_k(a.w.cols), end = std::min(padded, k_begin + kSegment),
+                length = chain_pairs(padded, k_begin);
   const bool folded = scales_folded(a);
   for (int64_t g = 0; g < kPanelRows; g += kGroup) {
     const int64_t first = a.n_begin + j + g, rows = std::clamp<int64_t>(count - g, 0, kGroup);
@@ -435,13 +436,13 @@ void absorb_few(const AbsorbArgs& a) {
       for (auto& pair : row) pair[0] = pair[1] = _mm512_setzero_ps();
     for (int64_t d = 0; d < a.nope;) {
       const int64_t n = a.row_begin + d, end = fp8 ? std::min(a.nope, d + kFp8Group - n % kFp8Group) : a.nope;
-      const Fp8Expander expander(
-          fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0);
+      const Fp8Expander expander(fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0);
       for (; d < end; ++d) {
         // The first columns bring whole rows, one after the other; the others find them in L2.
         if (r == 0)
           for (int64_t line = 0; line < a.w.row_bytes(); line += kLine)
-            _mm_prefetch(static_cast<const char*>(a.w.data) + (a.row_begin + d + kRowsAhead) * a.w.row_bytes() + line, _MM_HINT_T0);
+            _mm_prefetch(static_cast<const char*>(a.w.data) + (a.row_begin + d + kRowsAhead) * a.w.row_bytes() + line,
+                         _MM_HINT_T0);
         __m512i pairs[4];
         const int64_t at = (a.row_begin + d) * a.w.cols + r;
         if (fp8) {
@@ -453,7 +454,8 @@ void absorb_few(const AbsorbArgs& a) {
           expander.expand(codes(64), pairs[2], pairs[3]);
         } else {
 #pragma GCC unroll 4
-          for (int i = 0; i < 4; ++i) pairs[i] = _mm512_maskz_loadu_epi16(mask32(left - 32 * i), a.w.bf16() + at + 32 * i);
+          for (int i = 0; i < 4; ++i)
+            pairs[i] = _mm512_maskz_loadu_epi16(mask32(left - 32 * i), a.w.bf16() + at + 32 * i);
         }
 #pragma GCC unroll 3
         for (int m = 0; m < M; ++m) {

@@ -39,9 +39,11 @@ Matrix attention_projections(const ModelConfig& c) {
          matrix(c, d, heads * c.v_head_dim, true);
 }
 
-Matrix indexer_projections(const ModelConfig& c) {
+// Keys are made of every token, queries only where there are more keys than are selected.
+Matrix indexer_key_projection(const ModelConfig& c) { return matrix(c, c.index_head_dim, c.hidden_size, true); }
+Matrix indexer_query_projections(const ModelConfig& c) {
   return matrix(c, c.index_n_heads * c.index_head_dim, c.q_lora_rank, true) +
-         matrix(c, c.index_head_dim, c.hidden_size, true) + matrix(c, c.index_n_heads, c.hidden_size, false);
+         matrix(c, c.index_n_heads, c.hidden_size, false);
 }
 
 // A matrix that `rows` rows are multiplied by.
@@ -130,7 +132,9 @@ StepWork step_work(const ModelConfig& c, const WorkSettings& settings, const Ste
   work[WorkPart::kAttention] = {sequences * layers * pair_flops, 0,
                                 sequences * layers * std::min(attended, all) * real(layout.latent_row_bytes())};
   if (sparse) {
-    work[WorkPart::kIndexerProjections] = product(indexer_projections(c) * layers, rows);
+    Matrix projections = indexer_key_projection(c);
+    if (scored > 0) projections = projections + indexer_query_projections(c);
+    work[WorkPart::kIndexerProjections] = product(projections * layers, rows);
     work[WorkPart::kIndexer] = {sequences * layers * scored * indexer_pair_flops(c), 0,
                                 scored > 0 ? sequences * layers * all * real(layout.index_row_bytes()) : 0};
   }

@@ -39,10 +39,11 @@ TEST(Plan, AStepTakesTheLongerOfBytesAndArithmeticInEachPart) {
   ASSERT_TRUE(config.has_value());
   Hardware machine = unit_machine();
   machine.peak_bf16_tflops = 1e6;  // only bytes count
-  EXPECT_NEAR(plan_step(*config, machine, {}, {}).total_seconds(), 38.6, 0.1);
+  const double weights = 37.7;  // GB of one token's step: its indexer makes a key and no query
+  EXPECT_NEAR(plan_step(*config, machine, {}, {}).total_seconds(), weights, 0.1);
   machine.bandwidth_gb_per_s = 1e9;
   machine.peak_bf16_tflops = 0.001;  // only arithmetic counts, at one GFLOP/s
-  EXPECT_NEAR(plan_step(*config, machine, {}, {}).total_seconds(), 75, 0.5);
+  EXPECT_NEAR(plan_step(*config, machine, {}, {}).total_seconds(), 73.4, 0.5);
   // Twice the machine at half the efficiency is the same machine.
   machine = unit_machine();
   const double seconds = plan_step(*config, machine, {}, {.start = 9999}).total_seconds();
