@@ -24,9 +24,11 @@ constexpr int kChains = 16;
 constexpr int64_t kSegment = 1024;  // values along K: a panel of them is 128 KB of L2
 constexpr int64_t kFewRows = 2;     // up to here weights are expanded in registers: decoding reads each byte once
 constexpr int64_t kGroup = 16;      // weight rows that are finished together
-constexpr int64_t kPanelRows = 64;  // weight rows of a panel
-constexpr int kTileM = 6;           // input rows: 6 × 4 accumulators + 4 + 1 operands fill the 32 registers
-constexpr int64_t kLine = 64;       // bytes of a weight row taken at once
+// A panel has 16·NV weight rows. Many input rows take NV = 4, in tiles of 6: 24 accumulators + 4 + 1 operands fill the 32
+// registers. With some, expanding is most of the work: NV = 1 is a panel of 32 KB, which stays in L1.
+constexpr int64_t kSomeRows = 12;
+constexpr int tile_rows(int nv) { return nv == 4 ? 6 : 8; }
+constexpr int64_t kLine = 64;  // bytes of a weight row taken at once
 
 int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
 // Pairs of each chain in the segment that begins at k.
@@ -185,10 +187,11 @@ constexpr void (*kFew[kFewRows])(const GemmArgs&, Arena&) = {multiply_few<1>, mu
 
 // ---- many rows
 
-// A segment of 64 weight rows, the first `count` of which exist and share their scales -> [chain][pair of the chain][64], zeros where
-// there are none.
-template <bool kFp8>
+// A segment of 16·NV weight rows, the first `count` of which exist and share their scales -> [chain][pair of the chain][16·NV], zeros
+// where there are none.
+template <int NV, bool kFp8>
 void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, uint32_t* panel) {
+  constexpr int64_t kPanelRows = 16 * NV;
   constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // of a line
   constexpr int kPairs = kFp8 ? 2 : 1;                   // of a word of 4 bytes
   const int64_t padded = padded_k(a.w.cols), end = std::min(padded, k_begin + kSegment),
@@ -231,64 +234,94 @@ void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, 
   }
 }
 
+constexpr int kMostTile = 8;
 struct TileArgs {
-  const uint32_t* x[kTileM];     // pairs, chain by chain
-  const float* x_scale[kTileM];  // of each block; null: none
+  const uint32_t* x[kMostTile];     // pairs, chain by chain
+  const float* x_scale[kMostTile];  // of each block; null: none
   const uint32_t* panel;
   int64_t length;        // pairs of a chain
   const float* w_scale;  // of each block; null: folded into the panel
-  float* y[kTileM];
-  int64_t count;  // of the 64 outputs, how many are wanted
+  float* y[kMostTile];
+  int64_t count;  // of the outputs, how many are wanted
   bool first;     // nothing in y yet
 };
 
+// acc[c][i] = C chains from `chain` on, `count` pairs from `begin` on. With one register of outputs, two chains at once hide the
+// latency of the products.
+template <int M, int NV, int C>
+inline __attribute__((always_inline)) void chain_products(const TileArgs& a, int64_t chain, int64_t begin,
+                                                          int64_t count, __m512 (&acc)[C][M][NV]) {
+  const int64_t at = chain * a.length + begin;
+  if constexpr (C == 1) {
+    const uint32_t* x[M];
+    for (int i = 0; i < M; ++i) x[i] = a.x[i] + at;
+    pair_products(a.panel + at * NV * 16, NV * 16, x, count, acc[0]);
+  } else {
+#pragma GCC unroll 8
+    for (int i = 0; i < M; ++i) acc[0][i][0] = acc[1][i][0] = _mm512_setzero_ps();
+#pragma GCC unroll 1
+    for (int64_t p = at; p < at + count; ++p)
+#pragma GCC unroll 2
+      for (int c = 0; c < 2; ++c) {
+        const int64_t pair = p + c * a.length;
+        const __m512i w = _mm512_load_si512(a.panel + pair * 16);
+#pragma GCC unroll 8
+        for (int i = 0; i < M; ++i)
+          acc[c][i][0] = dp(acc[c][i][0], _mm512_set1_epi32(static_cast<int>(a.x[i][pair])), w);
+      }
+  }
+}
+
 // y += the chains of a segment, one after the other.
-template <int M>
-void tile(const TileArgs& a) {
-  const __mmask16 wanted[4] = {mask16(a.count), mask16(a.count - 16), mask16(a.count - 32), mask16(a.count - 48)};
-  alignas(64) float y[M][4][16];
+template <int M, int NV>
+void tile(const TileArgs& args) {
+  constexpr int C = NV == 1 ? 2 : 1;
+  const TileArgs a = args;  // pointers that nothing written here can change
+  const auto wanted = [&](int j) { return mask16(a.count - 16 * j); };
+  alignas(64) float y[M][NV][16];
   const auto each = [&](auto&& f) __attribute__((always_inline)) {
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) f(i, j);
+      for (int j = 0; j < NV; ++j) f(i, j);
   };
   each([&](int i, int j) {
-    _mm512_store_ps(y[i][j], a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted[j], a.y[i] + 16 * j));
+    _mm512_store_ps(y[i][j], a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted(j), a.y[i] + 16 * j));
   });
-  for (int64_t c = 0; c < kChains; ++c) {
-    const uint32_t* x[M];
-    __m512 acc[M][4];
+  for (int64_t c = 0; c < kChains; c += C) {
+    __m512 acc[C][M][NV];
     if (!a.w_scale) {
-      for (int i = 0; i < M; ++i) x[i] = a.x[i] + c * a.length;
-      pair_products(a.panel + c * a.length * kPanelRows, kPanelRows, x, a.length, acc);
-      each([&](int i, int j) { _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), acc[i][j])); });
+      chain_products<M, NV, C>(a, c, 0, a.length, acc);
+#pragma GCC unroll 2
+      for (int n = 0; n < C; ++n)
+        each([&](int i, int j) { _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), acc[n][i][j])); });
       continue;
     }
     constexpr int64_t kPairs = kFp8Group / (2 * kChains);  // of a chain in a block
-    alignas(64) float chain[M][4][16] = {};
+    alignas(64) float chain[C][M][NV][16] = {};
     for (int64_t block = 0; block * kPairs < a.length; ++block) {
-      const int64_t p = c * a.length + block * kPairs;
-      for (int i = 0; i < M; ++i) x[i] = a.x[i] + p;
-      pair_products(a.panel + p * kPanelRows, kPanelRows, x, kPairs, acc);
-      each([&](int i, int j) {
-        const __m512 scale = _mm512_set1_ps(a.x_scale[i] ? a.w_scale[block] * a.x_scale[i][block] : a.w_scale[block]);
-        _mm512_store_ps(chain[i][j], _mm512_fmadd_ps(acc[i][j], scale, _mm512_load_ps(chain[i][j])));
-      });
+      chain_products<M, NV, C>(a, c, block * kPairs, kPairs, acc);
+#pragma GCC unroll 2
+      for (int n = 0; n < C; ++n)
+        each([&](int i, int j) {
+          const __m512 scale = _mm512_set1_ps(a.x_scale[i] ? a.w_scale[block] * a.x_scale[i][block] : a.w_scale[block]);
+          _mm512_store_ps(chain[n][i][j], _mm512_fmadd_ps(acc[n][i][j], scale, _mm512_load_ps(chain[n][i][j])));
+        });
     }
-    each([&](int i, int j) {
-      _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), _mm512_load_ps(chain[i][j])));
-    });
+    for (int n = 0; n < C; ++n)
+      each([&](int i, int j) {
+        _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), _mm512_load_ps(chain[n][i][j])));
+      });
   }
-  each([&](int i, int j) { _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted[j], _mm512_load_ps(y[i][j])); });
+  each([&](int i, int j) { _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted(j), _mm512_load_ps(y[i][j])); });
 }
 
 // Asks for a panel's bytes in as many parts as one likes.
 class PanelAhead {
  public:
-  PanelAhead(const MatrixView& w, int64_t first, int64_t k, int64_t depth) {
+  PanelAhead(const MatrixView& w, int64_t first, int64_t count, int64_t k, int64_t depth) {
     const int64_t value_bytes = w.row_bytes() / w.cols;
-    rows_ = std::clamp<int64_t>(w.rows - first, 0, kPanelRows);
+    rows_ = std::clamp<int64_t>(w.rows - first, 0, count);
     row_bytes_ = w.row_bytes();
     lines_ = std::min(depth, w.cols - k) * value_bytes / kLine;
     row_ = static_cast<const char*>(w.data) + first * row_bytes_ + k * value_bytes;
@@ -304,9 +337,13 @@ class PanelAhead {
   const char* row_;
 };
 
-constexpr void (*kTiles[kTileM])(const TileArgs&) = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
+template <int NV>
+constexpr void (*kTiles[kMostTile])(const TileArgs&) = {tile<1, NV>, tile<2, NV>, tile<3, NV>, tile<4, NV>,
+                                                        tile<5, NV>, tile<6, NV>, tile<7, NV>, tile<8, NV>};
 
+template <int NV>
 void multiply_panels(const GemmArgs& a, Arena& scratch) {
+  constexpr int64_t kPanelRows = 16 * NV;
   const ArenaScope scope(scratch);
   const int64_t padded = padded_k(a.w.cols), depth = std::min(padded, kSegment);
   const bool fp8 = a.w.dtype == DType::kF8E4M3, folded = scales_folded(a);
@@ -319,16 +356,17 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
     const int64_t row = a.n_begin + j, to_next_scale = fp8 ? kFp8Group - row % kFp8Group : kPanelRows;
     t.count = std::min({kPanelRows, a.n_count - j, to_next_scale});
     for (int64_t k = 0; k < padded; k += kSegment) {
-      (fp8 ? expand_panel<true> : expand_panel<false>)(a, j, t.count, k, panel);
+      (fp8 ? expand_panel<NV, true> : expand_panel<NV, false>)(a, j, t.count, k, panel);
       t.length = chain_pairs(padded, k);
       for (int64_t b = 0; !folded && b < t.length * 2 * kChains / kFp8Group; ++b)
         w_scale[b] = block_scale(a.w, row, nullptr, k / kFp8Group + b);
       t.first = k == 0;
       // The next panel comes from memory while this one is multiplied.
       const bool last = k + kSegment >= padded;
-      PanelAhead ahead(a.w, last ? row + t.count : row, last ? 0 : k + kSegment, kSegment);
+      PanelAhead ahead(a.w, last ? row + t.count : row, kPanelRows, last ? 0 : k + kSegment, kSegment);
       // Tiles as even as can be: one of few rows has too few chains to hide the latency of the products.
-      for (int64_t i = 0, tiles = (a.x.rows + kTileM - 1) / kTileM, m = 0; i < a.x.rows; i += m, --tiles) {
+      constexpr int64_t kMost = tile_rows(NV);
+      for (int64_t i = 0, tiles = (a.x.rows + kMost - 1) / kMost, m = 0; i < a.x.rows; i += m, --tiles) {
         m = (a.x.rows - i + tiles - 1) / tiles;
         for (int64_t r = 0; r < m; ++r) {
           t.x[r] = reinterpret_cast<const uint32_t*>(packed_row(a.x, i + r) + k);
@@ -337,7 +375,7 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
           t.y[r] = a.y + (i + r) * a.y_stride + j;
         }
         ahead.fetch(tiles);
-        kTiles[m - 1](t);
+        kTiles<NV>[m - 1](t);
       }
     }
   }
@@ -388,7 +426,7 @@ void gemm(const GemmArgs& a, Arena& scratch) {
   else if (a.x.rows <= kFewRows)
     kFew[a.x.rows - 1](a, scratch);
   else
-    multiply_panels(a, scratch);
+    (a.x.rows <= kSomeRows ? multiply_panels<1> : multiply_panels<4>)(a, scratch);
 }
 
 namespace {
@@ -514,7 +552,7 @@ void absorb(const AbsorbArgs& a, Arena& scratch) {
   // 64 dims of all rows of W^UK are 32 KB: they stay in L1 while the rows of q go by.
   for (int64_t r = 0; r < rank; r += 64) {
     int64_t i = 0;
-    for (; i + kTileM <= a.m; i += kTileM) absorb_tile<kTileM>(a, rows, padded, i, r);
+    for (; i + 6 <= a.m; i += 6) absorb_tile<6>(a, rows, padded, i, r);
     for (; i < a.m; ++i) absorb_tile<1>(a, rows, padded, i, r);
   }
 }
