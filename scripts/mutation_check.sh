@@ -118,8 +118,7 @@ mutant "MTP with the last layer's head norm" src/model/transformer.h \
 
 # Indexer and selection.
 mutant "reference: key scale dropped" src/ops/indexer.cpp 'sum * *kv.index_scale(s)' 'sum'
-mutant "avx512: key scale dropped" src/cpu/indexer_avx512.cpp '_mm512_reduce_add_ps(sum[x]) * scales[s + x]' \
-  '_mm512_reduce_add_ps(sum[x])'
+mutant "avx512: key scale dropped" src/cpu/indexer_avx512.cpp '_mm512_mul_ps(sum[j], scale)' 'sum[j]'
 mutant "portable: key scale dropped" src/cpu/portable_loops.h 'sum * scales[s]' 'sum'
 mutant "query scale dropped" src/ops/indexer.cpp \
   'w[h] * scale * quantize_group(row.data(), dim, true, codes + h * dim)' \
@@ -154,14 +153,30 @@ mutant "e4m3 ties away from even" src/tensor/dtypes.cpp 'magnitude + 0x7ffffu + 
   'magnitude + 0x80000u'
 mutant "portable: block scale of the first column" src/cpu/portable_loops.h 'w_scale ? w_scale[g] : 1.0f' \
   'w_scale ? w_scale[0] : 1.0f'
-mutant "avx512: block scale of the first column" src/cpu/gemm_avx512.cpp 'a.w_scale[j][block]' 'a.w_scale[j][0]'
-mutant "avx512: block scale of the panel's first row" src/cpu/gemm_avx512.cpp \
-  't.w_scale[c] = fp8 ? a.w.scale + n / kFp8Group * groups' 't.w_scale[c] = fp8 ? a.w.scale + a.n_begin / kFp8Group * groups'
-mutant "avx512: few rows, scale of the first column" src/cpu/gemm_avx512.cpp '(w_scale ? w_scale[block] : 1.0f)' \
-  '(w_scale ? w_scale[0] : 1.0f)'
-mutant "avx512: reads a row past the panel" src/cpu/gemm_avx512.cpp 'j + std::min(c, t.n_count - 1)' 'j + c'
+mutant "avx512: few rows, folded scale of the first column" src/cpu/gemm_avx512.cpp \
+  'w_.scale[stripe_ * w_.scale_cols() + b]' 'w_.scale[stripe_ * w_.scale_cols()]'
+mutant "avx512: few rows, scales of the first rows" src/cpu/gemm_avx512.cpp 'if (row / kFp8Group != stripe_) {' \
+  'if (stripe_ < 0) {'
+mutant "avx512: few rows, scale of the first column" src/cpu/gemm_avx512.cpp \
+  'block_scale(a.w, row, packed_scales(a.x, i), block)' 'block_scale(a.w, row, packed_scales(a.x, i), 0)'
+mutant "avx512: few rows, chains summed backwards" src/cpu/gemm_avx512.cpp \
+  'for (int c = 0; c < kChains; ++c) y = _mm512_add_ps' 'for (int c = kChains - 1; c >= 0; --c) y = _mm512_add_ps'
+mutant "avx512: panel, scales of the first segment" src/cpu/gemm_avx512.cpp \
+  'block_scale(a.w, row, nullptr, k / kFp8Group + b)' 'block_scale(a.w, row, nullptr, b)'
+mutant "avx512: panel, folded scales of the first segment" src/cpu/gemm_avx512.cpp \
+  'a.w.scale[first / kFp8Group * a.w.scale_cols() + k / kFp8Group]' \
+  'a.w.scale[first / kFp8Group * a.w.scale_cols() + (k - k_begin) / kFp8Group]'
+mutant "avx512: segments do not add up" src/cpu/gemm_avx512.cpp \
+  'a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted(j), a.y[i] + 16 * j)' '_mm512_setzero_ps()'
+mutant "avx512: reads a row past the panel" src/cpu/gemm_avx512.cpp 'word[i] = i < rows ?' 'word[i] = true ?'
+mutant "avx512: few rows absorb the first latent block's scale" src/cpu/gemm_avx512.cpp \
+  'expander(fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0)' \
+  'expander(fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols()]) : 0)'
+mutant "queries of the indexer left out where they are needed" src/cpu/backend_base.cpp '*std::max_element(position_' \
+  '*std::min_element(position_'
 mutant "absorb: scale of the first latent block" src/cpu/gemm_avx512.cpp \
-  'n / kFp8Group * a.w.scale_cols() + r / kFp8Group' 'n / kFp8Group * a.w.scale_cols()'
+  'a.w.scale ? a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]' \
+  'a.w.scale ? a.w.scale[n / kFp8Group * a.w.scale_cols()]'
 mutant "cache: FP8 row's first scale for all" src/ops/kv_cache.cpp 'row + l.rank + 4 * (i / kFp8Group)' 'row + l.rank'
 mutant "avx512: FP8 row's first scale for all" src/cpu/attend_avx512.cpp 'row + rank + 4 * (r / kFp8Group)' 'row + rank'
 mutant "portable: softmax total not rescaled" src/cpu/portable_loops.h 'total[h] *= shrink;' ''
