@@ -34,7 +34,7 @@ svg{display:block;width:100%;height:auto}
 table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
 th,td{padding:6px 14px;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 tr:last-child td{border-bottom:0}th{color:var(--quiet);font-weight:500}th:nth-child(2),td:nth-child(2){text-align:left}
-td.heat{text-align:center;min-width:64px;background:color-mix(in srgb,var(--c3) calc(var(--share)*70%),var(--surface))}
+th.heat{text-align:center}td.heat{text-align:center;min-width:64px;background:color-mix(in srgb,var(--c3) calc(var(--share)*70%),var(--surface))}
 .track{display:inline-block;position:relative;width:180px;height:10px;background:var(--grid);border-radius:3px;
 vertical-align:middle}
 .track i{position:absolute;top:0;bottom:0;border-radius:3px}.track .range{opacity:.35}.track .mean{width:3px;margin-left:-1px}

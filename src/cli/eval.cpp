@@ -74,7 +74,15 @@ Status fit_lengths(const EvalCommandOptions& options, EvalSettings& settings, in
   return {};
 }
 
+// Found out before hours of answering, not after. An older file of that name stays as it is.
+Status check_writable(const std::string& file) {
+  if (file.empty()) return {};
+  FATHOM_TRY([[maybe_unused]] const AtomicFile dropped, AtomicFile::create(file));
+  return {};
+}
+
 Result<int> evaluate(const EvalCommandOptions& options) {
+  for (const std::string& file : {options.json, options.html}) FATHOM_RETURN_IF_ERROR(check_writable(file));
   FATHOM_TRY(EvalSettings settings, settings_of(options));
   EngineSettings engine_settings = options.engine.settings();
   engine_settings.dense_attention = options.attention == "dense";
@@ -164,13 +172,16 @@ void add_eval(CLI::App& app, CommandContext& context) {
   command->add_flag("--resume", o.run.resume, "Go on with the file of --save, if there is one")->needs(save);
   add("--json", o.json, "FILE", "Also write everything to this file");
   add("--html", o.html, "FILE", "Also write a page to this file");
-  CLI::Option* compare_option =
-      add("--compare", o.compare, "A.json B.json", "Compare two files that --json wrote: B over A")->expected(2);
+  CLI::Option* compare_option = add("--compare", o.compare, "A.json B.json",
+                                    "Compare two files that --json wrote: B over A; goes with --json and --html alone")
+                                    ->expected(2);
   o.engine.add_to(*command, /*model_required=*/false);
-  for (CLI::Option* option : command->get_options())
-    if (const std::string name = option->get_name(); name != "--json" && name != "--html" && name != "--help")
-      if (option != compare_option) compare_option->excludes(option);
-  command->callback([options, &context] {
+  command->callback([options, &context, command, compare_option] {
+    // Not by CLI11's `excludes`, which would say so in the help of every option.
+    if (!options->compare.empty())
+      for (const CLI::Option* option : command->get_options())
+        if (const std::string name = option->get_name(); option->count() > 0 && option != compare_option)
+          if (name != "--json" && name != "--html") throw CLI::ExcludesError("--compare", name);
     context.action = [options] { return exit_code(options->compare.empty() ? evaluate(*options) : compare(*options)); };
   });
 }

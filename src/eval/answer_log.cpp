@@ -53,7 +53,8 @@ Status check_header(const std::filesystem::path& file, std::string_view line, co
   if (header->at(kMark) != kFormat)
     return fail("{}: written by another version of fathom; ask again, into another file", file.string());
   Problems problems;
-  const nlohmann::json now = header_of(run)["run"];
+  nlohmann::json now = header_of(run)["run"];
+  now.erase("model");  // where it lies; `checkpoint` says what it is
   add_differences(header->value("run", nlohmann::json()), now, "", problems);
   if (problems.empty()) return {};
   return fail("{}: these are answers to something else; go on with the same settings, or choose another file:\n{}",

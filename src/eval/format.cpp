@@ -20,8 +20,11 @@ std::string run_text(const EvalRun& run) {
       s.temperature == 0 ? "greedy"
                          : fmt::format("temperature {}, top-p {}, {} samples", s.temperature, s.top_p, s.samples);
   return fmt::format(
-      "{} · {} attention · suite {} ({} tasks, {} questions of each), held out, seed {} · {} · at most {} tokens · {}, {} cache, {}",
-      std::filesystem::path(run.model).filename().string(), run.attention, s.suite, s.tasks.size(), s.questions, s.seed, sampling, s.max_tokens,
+      "{} · {} attention · suite {} ({} {}, {} of each), held out, seed {} · {} · at most {} tokens "
+      "· {}, {} cache, {}",
+      std::filesystem::path(run.model).filename().string(), run.attention, s.suite, s.tasks.size(),
+      s.tasks.size() == 1 ? "task" : "tasks",
+      s.questions == 1 ? "1 question" : fmt::format("{} questions", s.questions), s.seed, sampling, s.max_tokens,
       run.numerics, run.kv, run.isa);
 }
 

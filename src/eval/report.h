@@ -21,7 +21,7 @@ namespace fathom {
 // What was asked, and of whom: everything that answers depend on.
 struct EvalRun {
   std::string model, model_type;
-  std::string checkpoint;  // a hash of its files' names, sizes and times: another training, another hash
+  std::string checkpoint;  // a hash of its files' names, sizes and some bytes: another training, another hash
   std::string attention;   // "sparse"; "dense": without the indexer, or a model that has none
   std::string numerics, kv, isa;
   bool reproducible = false;

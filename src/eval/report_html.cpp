@@ -119,7 +119,7 @@ class Page {
       for (const ScoreRow* row : rows) lengths.insert(*row->length), cells[*row->depth][*row->length] = row;
       add("<figure><h3>{}, {}</h3><div class='scroll'><table><tr><th>depth", escape(name_of(key.first)),
           mode_name(key.second));
-      for (const int64_t length : lengths) add("<th>{}", length);
+      for (const int64_t length : lengths) add("<th class='heat'>{}", length);
       out_ += "</tr>";
       for (const auto& [depth, of_length] : cells) {
         add("<tr><td>{:.2f}", depth);

@@ -37,7 +37,7 @@ void add_lengths(std::string& out, const EvalReport& report, const ScoreTables& 
   std::vector<std::string> names = report.run.settings.tasks;
   names.emplace_back();  // all of them
   for (const std::string& task : names)
-    for (const bool thinking : {true, false}) {
+    for (const bool thinking : {false, true}) {
       std::string line;
       bool any = false;
       for (const int64_t length : lengths) {
@@ -51,7 +51,7 @@ void add_lengths(std::string& out, const EvalReport& report, const ScoreTables& 
 
 // Depth by length: where in the text the fact stood.
 void add_heat_map(std::string& out, const ScoreTables& tables) {
-  for (const bool thinking : {true, false}) {
+  for (const bool thinking : {false, true}) {
     std::set<int64_t> lengths;
     std::set<double> depths;
     for (const ScoreRow& row : tables.by_depth) {

@@ -56,8 +56,7 @@ std::vector<Suite> make_suites() {
         .depths = kDepths,
         .max_tokens = 500}},
       {"parity",
-       "for --attention dense against sparse: look-ups around and beyond the selection of 2,048, and what reasons at\n"
-       "length",
+       "for --attention dense against sparse: look-ups around and beyond the selection of 2,048, and what reasons",
        {.suite = "parity",
         .tasks = {"lookup", "lookup-multi-key", "lookup-multi-value", "variables", "expression", "sort", "multiply"},
         .questions = 200,
@@ -86,7 +85,9 @@ Status check_settings(const EvalSettings& s) {
   count("questions", s.questions, kMaxQuestions);
   count("samples", s.samples, kMaxSamples);
   count("max tokens", s.max_tokens, kMaxLength);
-  if (s.samples > 1 && s.temperature == 0) problems.add("{} samples of greedy answers are all the same", s.samples);
+  if (s.samples > 1 && s.temperature == 0)
+    problems.add("{} samples of greedy answers are all the same: give a --temperature above 0, or one sample",
+                 s.samples);
   if (looks_up && s.lengths.empty()) problems.add("look-ups need at least one length");
   if (looks_up && s.depths.empty()) problems.add("look-ups need at least one depth");
   std::set<int64_t> lengths;

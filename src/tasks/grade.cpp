@@ -5,6 +5,7 @@
 #include <array>
 #include <optional>
 
+#include "base/check.h"
 #include "base/quote.h"
 #include "tasks/question.h"
 #include "tasks/random.h"
@@ -224,6 +225,7 @@ Split split_of(std::string_view problem) {
 Grade grade(const Question& question, std::string_view answer, std::span<const ToolCall> calls) {
   if (question.expected.form == Expected::Form::kCalls) return grade_calls(question, calls);
   if (!calls.empty()) return wrong("found a call of {}, expected an answer", in_quotes(calls[0].name));
+  FATHOM_CHECK(!question.expected.values.empty(), "a question of {} has no expected answer", question.task);
   switch (question.expected.form) {
     case Expected::Form::kNumber:
       return grade_number(question, answer);

@@ -10,8 +10,8 @@
 
 namespace fathom::train {
 
-// Self-contained HTML: a table of the stages, and loss, MTP loss, KL, recall, balance, gradient norm, learning rate,
-// speed and memory over the tokens of each stage. Long runs are drawn as means of neighbouring steps.
+// Self-contained HTML: a table of the stages, and loss, MTP loss, KL, recall, balance, gradient norm, learning rate
+// and speed over the tokens of each stage. Long runs are drawn as means of neighbouring steps.
 Status write_report(const std::filesystem::path& file, const Recipe& recipe, std::span<const StepRecord> records);
 
 }  // namespace fathom::train

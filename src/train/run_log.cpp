@@ -132,7 +132,7 @@ void RunDisplay::step(size_t index, const StepRecord& r) {
   std::string line = fmt::format("{} ({}/{}) step {}/{} · loss {:.4f}", stage.name, index + 1, recipe_.stages.size(),
                                  r.step, stage.steps, r.loss);
   if (r.mtp_loss) line += fmt::format(" · MTP {:.4f}", *r.mtp_loss);
-  if (r.kl) line += fmt::format(" · KL {:.4f}", *r.kl);
+  if (r.kl) line += fmt::format(" · KL {:.3g}", *r.kl);
   if (r.recall) line += fmt::format(" · recall {:.1f} %", 100 * *r.recall);
   if (r.balance) line += fmt::format(" · balance {:.2f}", *r.balance);
   line += fmt::format(" · {:.0f} tokens/s · {} left", r.tokens_per_second,

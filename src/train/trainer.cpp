@@ -72,7 +72,7 @@ class Run {
       : options_(options), f_(functions), recipe_(std::move(recipe)), display_(recipe_) {}
 
   Result<RunEnd> run() {
-    FATHOM_RETURN_IF_ERROR(open_folder());
+    FATHOM_RETURN_IF_ERROR(check_folder());
     FATHOM_TRY(tokenizer_, Tokenizer::load(recipe_.tokenizer));
     if (tokenizer_->vocab_size() > recipe_.model.vocab_size)
       return fail("{}: has ids up to {}, but the model's vocab_size is {}: raise it to at least {}",
@@ -82,6 +82,7 @@ class Run {
       FATHOM_TRY(chat_, load_chat_file(recipe_.chat, *tokenizer_, recipe_.prompt_loss_weight));
     }
     parameters_ = Parameters::initialise(recipe_.model, recipe_.seed, recipe_.init_std);
+    if (!options_.resume) FATHOM_RETURN_IF_ERROR(create_folder());
     FATHOM_TRY(RunPosition at, begin());
     size_t index = stage_index(at.stage);
     FATHOM_TRY(RunLog log, RunLog::open(options_.folder / "log.jsonl", [&](const StepRecord& r) {
@@ -90,6 +91,7 @@ class Run {
                }));
     display_.say(fmt::format("{}: {} parameters, {} stages, in {}", recipe_.name, parameters_.count(),
                              recipe_.stages.size(), options_.folder.string()));
+    if (options_.resume) display_.say(fmt::format("goes on after step {} of {}", at.step, at.stage));
     for (; index < recipe_.stages.size(); ++index, at.step = 0) {
       const Stage& stage = recipe_.stages[index];
       if (at.step == 0) FATHOM_RETURN_IF_ERROR(start_stage(stage));
@@ -98,6 +100,7 @@ class Run {
       if (end == RunEnd::kStopped) return end;
       FATHOM_RETURN_IF_ERROR(finish_stage(stage));
     }
+    display_.say(fmt::format("all stages are done: {}", (options_.folder / "report.html").string()));
     return RunEnd::kFinished;
   }
 
@@ -111,17 +114,18 @@ class Run {
     return static_cast<size_t>(std::ranges::find(recipe_.stages, name, &Stage::name) - recipe_.stages.begin());
   }
 
-  // A new folder gets the recipe; an old one must have the same.
-  Status open_folder() {
+  // Nothing is written yet. What makes a folder a run is its recipe, and a run goes on with the same one.
+  Status check_folder() const {
     const fs::path file = options_.folder / "recipe.json";
-    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer, kMaxTokenizerBytes));
-    if (!fs::exists(file)) {
+    std::error_code error;
+    if (fs::exists(options_.folder, error) && !fs::is_directory(options_.folder, error))
+      return fail("{}: is there and is no folder: choose another name", options_.folder.string());
+    if (!fs::exists(file, error)) {
       if (options_.resume) return fail("{}: is not there: nothing to resume; leave --resume out", file.string());
-      if (fs::exists(options_.folder) && !fs::is_empty(options_.folder))
-        return fail("{}: is not empty and holds no training run: choose another folder", options_.folder.string());
-      FATHOM_RETURN_IF_ERROR(make_folder(options_.folder / "stages"));
-      FATHOM_RETURN_IF_ERROR(write_file_atomically(options_.folder / "tokenizer.json", tokenizer));
-      return write_file_atomically(file, json::parse(recipe_.canonical).dump(2) + "\n");
+      if (fs::exists(options_.folder, error) && !fs::is_empty(options_.folder, error))
+        return fail("{}: is not empty and holds no training run: empty it, or choose another folder",
+                    options_.folder.string());
+      return {};
     }
     if (!options_.resume)
       return fail("{}: holds a training run already: go on with it by --resume, or choose another folder",
@@ -137,6 +141,7 @@ class Run {
       return fail("{}: the run was started with another recipe, they differ in: {}; give that one, or another folder",
                   file.string(), fmt::join(differ, ", "));
     }
+    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer, kMaxTokenizerBytes));
     FATHOM_TRY(const std::string before, read_file(options_.folder / "tokenizer.json", kMaxTokenizerBytes));
     if (before != tokenizer)
       return fail("{}: is not the tokenizer that the run was started with, {}", recipe_.tokenizer.string(),
@@ -144,6 +149,17 @@ class Run {
     if (options_.from)
       return fail("--from and --resume: a run that goes on has its weights already; leave one of them out");
     return {};
+  }
+
+  // The recipe comes last: whatever fails before it, an unreadable --from for instance, leaves no run that --resume would
+  // take up with other weights.
+  Status create_folder() {
+    if (options_.from) FATHOM_RETURN_IF_ERROR(parameters_.load_checkpoint(*options_.from, recipe_.model));
+    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer, kMaxTokenizerBytes));
+    FATHOM_RETURN_IF_ERROR(make_folder(options_.folder / "stages"));
+    FATHOM_RETURN_IF_ERROR(write_file_atomically(options_.folder / "tokenizer.json", tokenizer));
+    FATHOM_RETURN_IF_ERROR(save_parameters(start_file(), parameters_));
+    return write_file_atomically(options_.folder / "recipe.json", json::parse(recipe_.canonical).dump(2) + "\n");
   }
 
   // Where to go on. The weights are loaded, and the moments of the stage under way.
@@ -155,10 +171,6 @@ class Run {
       if (index < recipe_.stages.size() && at.step <= recipe_.stages[index].steps) return at;
       return fail("{}: is in stage '{}' at step {}, which the recipe does not have", state_file().string(), at.stage,
                   at.step);
-    }
-    if (!fs::exists(start_file())) {
-      if (options_.from) FATHOM_RETURN_IF_ERROR(parameters_.load_checkpoint(*options_.from, recipe_.model));
-      FATHOM_RETURN_IF_ERROR(save_parameters(start_file(), parameters_));
     }
     return RunPosition{recipe_.stages.front().name, 0};
   }

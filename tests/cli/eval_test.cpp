@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -98,6 +99,49 @@ TEST_F(Eval, SideBySideIsAsOneByOne) {
   EXPECT_EQ(a["answers"], b["answers"]) << "in the same order too";
 }
 
+// A copy is the same checkpoint, whatever its path and its times; other weights of the same sizes are not.
+TEST_F(Eval, GoesOnWithACopyOfTheModelAlone) {
+  namespace fs = std::filesystem;
+  const auto ask = [&](const std::string& model) {
+    return run_fathom({"eval", "--model", file(model), "--threads", "1", "--tasks", "add", "--questions", "2",
+                       "--max-tokens", "20", "--save", file("a.jsonl"), "--resume"});
+  };
+  fs::copy(kSample, file("one"));
+  fs::copy(kSample, file("two"));
+  for (const auto& entry : fs::directory_iterator(file("two")))
+    fs::last_write_time(entry.path(), fs::last_write_time(entry.path()) + std::chrono::hours(1));
+  ASSERT_EQ(ask("one").exit_code, 0);
+  const ProcessResult copied = ask("two");
+  EXPECT_EQ(copied.exit_code, 0) << copied.err;
+  const std::string weights = file("two") + "/model-00002-of-00002.safetensors";
+  ASSERT_TRUE(fs::exists(weights));
+  std::fstream change(weights, std::ios::in | std::ios::out | std::ios::binary);
+  change.seekp(-4, std::ios::end);
+  change.write("\0\0\0", 4);
+  change.close();
+  const ProcessResult other = ask("two");
+  EXPECT_EQ(other.exit_code, 1);
+  EXPECT_THAT(other.err, AllOf(HasSubstr("checkpoint:"), Not(HasSubstr("model:"))));
+}
+
+TEST_F(Eval, SaysBeforeItAsksWhatItCannotWrite) {
+  for (const char* option : {"--json", "--html"}) {
+    const ProcessResult r =
+        run({"--tasks", "add", "--questions", "1", "--save", file("a.jsonl"), option, file("none/a")});
+    EXPECT_EQ(r.exit_code, 1);
+    EXPECT_THAT(r.err, HasSubstr("none/a"));
+    EXPECT_EQ(r.out, "");
+    EXPECT_FALSE(std::filesystem::exists(file("a.jsonl")));
+  }
+}
+
+TEST_F(Eval, ComparingExcludesWhatIsAboutAsking) {
+  const ProcessResult r = run_fathom({"eval", "--compare", "a", "b", "--seed", "2"});
+  EXPECT_EQ(r.exit_code, 2);
+  EXPECT_THAT(r.err, HasSubstr("--compare excludes --seed"));
+  EXPECT_THAT(run_fathom({"eval", "--help"}).out, Not(HasSubstr("Excludes")));
+}
+
 TEST_F(Eval, DenseAttentionIsAnotherModelOnlyWhereSomethingIsLeftOut) {
   ASSERT_EQ(small("sparse").exit_code, 0);
   ASSERT_EQ(small("dense", {"--attention", "dense"}).exit_code, 0);
@@ -130,10 +174,11 @@ TEST_F(Eval, AnInterruptedRunGoesOnWhereItStopped) {
       "--tasks", "add,lookup", "--questions",  "4",  "--lengths", "150,300", "--depths", "0,1",
       "--batch", "1",          "--max-tokens", "40", "--save",    log,       "--json",   file("part.json")};
   const ProcessResult stopped =
-      run(command, {.signal_when = [&] {
-                      std::error_code none;
-                      return std::filesystem::exists(log, none) && std::filesystem::file_size(log, none) >= 2000;
-                    },
+      run(command, {.signal_when =
+                        [&] {
+                          std::error_code none;
+                          return std::filesystem::exists(log, none) && std::filesystem::file_size(log, none) >= 2000;
+                        },
                     .signal = SIGINT});
   EXPECT_EQ(stopped.exit_code, 1);
   EXPECT_THAT(stopped.err, HasSubstr("--resume"));

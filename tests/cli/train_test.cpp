@@ -66,7 +66,7 @@ TEST(Train, FromARecipeToAModelThatRuns) {
   const ProcessResult r = run_fathom(command(two_stages(dir), dir / "run"));
   ASSERT_EQ(r.exit_code, 0) << r.err;
   EXPECT_THAT(r.err, AllOf(HasSubstr("pretrain (1/2) step 20/20"), HasSubstr("sparse (2/2) step 6/6"),
-                           HasSubstr("recall"), HasSubstr("exported")));
+                           HasSubstr("recall"), HasSubstr("exported"), HasSubstr("all stages are done")));
   EXPECT_EQ(lines(dir / "run" / "log.jsonl"), 26u);
   EXPECT_THAT(contents(dir / "run" / "report.html"), HasSubstr("Training of tiny"));
   const std::string model = (dir / "run" / "export" / "sparse").string();
@@ -127,6 +127,10 @@ TEST(Train, ErrorsAreOneLineEach) {
   EXPECT_THAT(bad.err, AllOf(HasSubstr("problems"), HasSubstr("model: absent"), HasSubstr("tokenizer: absent")));
   EXPECT_FALSE(fs::exists(dir / "run"));
   EXPECT_EQ(run_fathom(command(recipe, dir / "run", {"--resume", "--from", "x"})).exit_code, 2);
+  // What could not begin is no run: going on with it would train other weights than were asked for.
+  EXPECT_THAT(run_fathom(command(recipe, dir / "tuned", {"--from", (dir / "none").string()})).err,
+              HasSubstr("No such file"));
+  EXPECT_THAT(run_fathom(command(recipe, dir / "tuned", {"--resume"})).err, HasSubstr("nothing to resume"));
   EXPECT_EQ(run_fathom(command(recipe, dir / "run", {"--ops", "none"})).exit_code, 2);
 }
 

@@ -107,5 +107,10 @@ TEST(Grade, LongAnswersAreGradedToo) {
   }
 }
 
+TEST(Grade, WithoutAnExpectedAnswerIsAMistakeOfOurs) {
+  for (const auto form : {Expected::Form::kNumber, Expected::Form::kText, Expected::Form::kSentence})
+    EXPECT_DEATH(right(expecting(form, {}), "7"), "has no expected answer");
+}
+
 }  // namespace
 }  // namespace fathom::test

@@ -159,6 +159,8 @@ TEST_F(Trainer, WhatIsRefused) {
   EXPECT_THAT(run("run", true).error().message, HasSubstr("--from and --resume"));
   EXPECT_THAT(run("other").error().message, HasSubstr("config.json"));
   from.reset();
+  EXPECT_THAT(run("other", true).error().message, HasSubstr("nothing to resume")) << "with weights of its own choice";
+  EXPECT_THAT(run("recipe.json").error().message, HasSubstr("is no folder"));
   fs::create_directory(folder / "full");
   std::ofstream(folder / "full" / "file") << "x";
   EXPECT_THAT(run("full").error().message, HasSubstr("is not empty"));
@@ -166,6 +168,7 @@ TEST_F(Trainer, WhatIsRefused) {
   json["model"]["vocab_size"] = 200;
   write_recipe(json, recipe);
   EXPECT_THAT(run("small").error().message, HasSubstr("vocab_size is 200"));
+  EXPECT_FALSE(fs::exists(folder / "small")) << "so that the same command works once the recipe does";
   fs::remove(recipe);
   EXPECT_THAT(run("gone").error().message, HasSubstr("No such file"));
 }
