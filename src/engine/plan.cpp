@@ -132,8 +132,8 @@ Hardware probe_hardware(ThreadPool& threads, Isa isa) {
     h.bandwidth_efficiency = 0.55;
     h.compute_efficiency = 0.14;
   } else if (isa == Isa::kAvx512) {
-    h.bandwidth_efficiency = 0.6;
-    h.compute_efficiency = 0.65;
+    h.bandwidth_efficiency = 0.85;
+    h.compute_efficiency = 0.75;
   }
   return h;
 }
