@@ -9,6 +9,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <span>
 
 #include "ops/indexer.h"
 #include "train/key_blocks.h"
@@ -96,7 +98,6 @@ class KeySums {
  public:
   KeySums(Workspace& ws, const KeyArgs& keys, int64_t heads, int64_t cols)
       : ws_(ws),
-        keys_(keys),
         heads_(heads),
         blocks_(pieces(heads, kHeadLanes)),
         cols_(cols),
@@ -113,23 +114,14 @@ class KeySums {
   void set_rows(int64_t t, int64_t block, const Heads& heads) const {
     ws_.kernels.pack_panels(heads.view, panels(t, block), depth_);
   }
-  // sums (T, cols) += of tokens [first, last)
-  void add(int64_t first, int64_t last, float* sums) const {
-    const int64_t first_range = keys_.begin[first] / kKeyRange;
-    ws_.for_each(pieces(last, kKeyRange) - first_range, [&](int64_t i, Arena&) {
-      const auto low = static_cast<int32_t>((first_range + i) * kKeyRange);
-      const auto high = static_cast<int32_t>(low + kKeyRange);
-      for (int64_t t = first; t < last; ++t) {
-        if (keys_.begin[t] >= high || t < low) continue;
-        const int32_t* all = keys_.selected + t * keys_.top_k;
-        const int32_t* end = std::find(all, all + keys_.top_k, -1);
-        const int32_t *from = std::lower_bound(all, end, low), *to = std::lower_bound(from, end, high);
-        for (int64_t b = 0; b < blocks_; ++b)
-          ws_.kernels.scatter_product(weights(t, b) + (from - all) * row(), row(),
-                                      ws_.kernels.words(std::min(kHeadLanes, heads_ - b * kHeadLanes)), panels(t, b),
-                                      depth_, to - from, cols_, from, sums);
-      }
-    });
+  // sums (T, cols) += what token t, its keys given, owes to those in [low, high)
+  void add(int64_t t, std::span<const int32_t> keys, int64_t low, int64_t high, float* sums) const {
+    const auto from = std::ranges::lower_bound(keys, static_cast<int32_t>(low));
+    const auto to = std::lower_bound(from, keys.end(), static_cast<int32_t>(high));
+    for (int64_t b = 0; b < blocks_; ++b)
+      ws_.kernels.scatter_product(weights(t, b) + (from - keys.begin()) * row(), row(),
+                                  ws_.kernels.words(std::min(kHeadLanes, heads_ - b * kHeadLanes)), panels(t, b),
+                                  depth_, to - from, cols_, std::to_address(from), sums);
   }
 
  private:
@@ -137,10 +129,24 @@ class KeySums {
   uint32_t* panels(int64_t t, int64_t block) const { return panels_ + (t % kTokens * blocks_ + block) * panels_size_; }
 
   Workspace& ws_;
-  const KeyArgs& keys_;
   int64_t heads_, blocks_, cols_, weights_size_, depth_, panels_size_;
   uint32_t *weights_, *panels_;
 };
+
+// Calls body(t, keys of t, low, high) for ranges [low, high) of keys, each with tokens [first, last) in their order.
+template <typename Body>
+void for_each_key_range(Workspace& ws, const KeyArgs& args, int64_t first, int64_t last, Body&& body) {
+  const int64_t first_range = args.begin[first] / kKeyRange;
+  ws.for_each(pieces(last, kKeyRange) - first_range, [&](int64_t i, Arena&) {
+    const int64_t low = (first_range + i) * kKeyRange, high = low + kKeyRange;
+    for (int64_t t = std::max(first, low); t < last; ++t) {
+      if (args.begin[t] >= high) break;  // as of all later ones
+      const int32_t* row = args.selected + t * args.top_k;
+      const int32_t* end = std::partition_point(row, row + args.top_k, [](int32_t key) { return key >= 0; });
+      body(t, std::span(row, end), low, high);
+    }
+  });
+}
 
 void clear(float* x, int64_t count) { std::memset(x, 0, sizeof(float) * static_cast<size_t>(count)); }
 
@@ -211,8 +217,10 @@ void attention_selected_gradient(Workspace& ws, const AttentionArgs& a, const fl
         sum_keys(kernels, ds, k, keys, q.view.rows, dq + (t * s.heads + h) * s.key_dim, scratch);
       }
     });
-    dk_sums.add(first, last, dk);
-    dv_sums.add(first, last, dv);
+    for_each_key_range(ws, a.keys, first, last, [&](int64_t t, auto range_keys, int64_t low, int64_t high) {
+      dk_sums.add(t, range_keys, low, high, dk);
+      dv_sums.add(t, range_keys, low, high, dv);
+    });
   }
 }
 
@@ -277,7 +285,10 @@ float index_loss_selected(Workspace& ws, const IndexLossArgs& a, float* recall, 
         sum_keys(kernels, d, k, keys, q.view.rows, dq + (t * heads + h) * dim, scratch);
       }
     });
-    if (dq) dk_sums.add(first, last, dk);
+    if (!dq) continue;
+    for_each_key_range(ws, index.keys, first, last, [&](int64_t t, auto range_keys, int64_t low, int64_t high) {
+      dk_sums.add(t, range_keys, low, high, dk);
+    });
   }
   double total = 0;
   for (int64_t t = 0; t < rows; ++t) total += static_cast<double>(a.row_weight[t]) * static_cast<double>(kl[t]);
