@@ -4,8 +4,8 @@
 // A token at a time: the rows it selects are read where they lie, packed once beforehand, with heads in lanes. What
 // flows back to keys is summed in a second pass, a range of keys at a time, whose sums stay in a core's cache: in the
 // order of tokens, whatever the number of threads, and without a copy for each of them. Tiles over the union of
-// neighbouring tokens' selections, as in key_blocks.h, were measured at a third of the speed at 16K tokens: their union
-// was eight times a selection.
+// neighbouring tokens' selections, as in key_blocks.h, multiply far more pairs than were selected (docs/training.md has
+// the figures).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
