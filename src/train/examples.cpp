@@ -172,11 +172,13 @@ class ChatSource : public ExampleSource {
 
 Result<std::unique_ptr<ExampleSource>> make_task_source(const TaskSettings& settings, uint64_t seed,
                                                         const Tokenizer& tokenizer, double prompt_weight) {
-  FATHOM_TRY(TaskMix mix, TaskMix::create({.weights = settings.weights,
-                                           .thinking_percent = settings.thinking_percent,
-                                           .multi_turn_percent = settings.multi_turn_percent,
-                                           .seed = seed,
-                                           .tasks = {.max_length = settings.max_length, .tokenizer = &tokenizer}}));
+  FATHOM_TRY(TaskMix mix,
+             TaskMix::create(
+                 {.weights = settings.weights,
+                  .thinking_percent = settings.thinking_percent,
+                  .multi_turn_percent = settings.multi_turn_percent,
+                  .seed = seed,
+                  .tasks = {.length = settings.length, .max_length = settings.max_length, .tokenizer = &tokenizer}}));
   return std::make_unique<TaskSource>(std::move(mix), tokenizer, prompt_weight);
 }
 

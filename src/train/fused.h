@@ -99,6 +99,11 @@ void attention(Workspace& ws, const AttentionArgs& args, float* out, float* lse)
 void attention_gradient(Workspace& ws, const AttentionArgs& args, const float* out, const float* lse, const float* dout,
                         float* dq, float* dk, float* dv);
 
+// The same where all heads share the keys that a token selects (fused_selected.cpp); the others call them.
+void attention_selected(Workspace& ws, const AttentionArgs& args, float* out, float* lse);
+void attention_selected_gradient(Workspace& ws, const AttentionArgs& args, const float* out, const float* lse,
+                                 const float* dout, float* dq, float* dk, float* dv);
+
 // ---- indexer
 struct IndexArgs {
   KeyArgs keys;
@@ -117,6 +122,8 @@ struct IndexLossArgs {
 };
 // -> Σ kl; recall (T); gradients of index.q, k, w, or none of them (null)
 float index_loss(Workspace& ws, const IndexLossArgs& args, float* recall, float* dq, float* dk, float* dw);
+
+float index_loss_selected(Workspace& ws, const IndexLossArgs& args, float* recall, float* dq, float* dk, float* dw);
 
 // ---- the rest
 struct CrossEntropyArgs {

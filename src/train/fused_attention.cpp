@@ -96,6 +96,7 @@ T* block_rows(T* x, const AttentionShape& s, const KeyBlock& block, int64_t grou
 }  // namespace
 
 void attention(Workspace& ws, const AttentionArgs& a, float* out, float* lse) {
+  if (a.keys.selected && a.shape.groups == 1) return attention_selected(ws, a, out, lse);
   const ArenaScope scope(ws.arena);
   const Kernels& kernels = ws.kernels;
   const AttentionShape& s = a.shape;
@@ -145,6 +146,7 @@ void attention(Workspace& ws, const AttentionArgs& a, float* out, float* lse) {
 
 void attention_gradient(Workspace& ws, const AttentionArgs& a, const float* out, const float* lse, const float* dout,
                         float* dq, float* dk, float* dv) {
+  if (a.keys.selected && a.shape.groups == 1) return attention_selected_gradient(ws, a, out, lse, dout, dq, dk, dv);
   // Tasks are runs of queries of one group. Each run adds to keys of its own copy of dk and dv; with as many groups as
   // that, one run, no copy.
   constexpr int64_t kTasks = 8;

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "cpu/top_k.h"
+#include "train/largest.h"
 #include "ops/indexer.h"
 #include "train/key_blocks.h"
 
@@ -51,20 +51,6 @@ struct QueryRows {
   int64_t rows, words, stride;
   uint32_t* data;
 };
-
-const cpu::Kernels& selection_kernels() {
-  static const cpu::Kernels& kernels = cpu::kernels_for(isa_supported(Isa::kAvx512) ? Isa::kAvx512
-                                                        : isa_supported(Isa::kAvx2) ? Isa::kAvx2
-                                                                                    : Isa::kPortable);
-  return kernels;
-}
-
-// The `k` largest of scores (count), in no order.
-std::span<uint64_t> largest(const float* scores, int64_t count, int64_t k, uint64_t* memory) {
-  cpu::TopK best(selection_kernels(), memory, k);
-  for (int64_t i = 0; i < count; i += kPanel) best.push(scores + i, std::min(kPanel, count - i), i);
-  return best.finish();
-}
 
 }  // namespace
 
@@ -116,6 +102,7 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
 }
 
 float index_loss(Workspace& ws, const IndexLossArgs& a, float* recall, float* dq, float* dk, float* dw) {
+  if (a.index.keys.selected && a.attention.groups == 1) return index_loss_selected(ws, a, recall, dq, dk, dw);
   constexpr int64_t kTasks = 8;  // each with its own copy of dk
   const ArenaScope scope(ws.arena);
   const Kernels& kernels = ws.kernels;

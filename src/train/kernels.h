@@ -15,6 +15,7 @@
 namespace fathom::train {
 
 inline constexpr int64_t kPanel = 64;
+inline constexpr int64_t kHeadLanes = 8;  // heads that are computed together over selected keys
 
 // A float32 matrix whose row i is at data + index[i] · stride, or data + i · stride without an index.
 struct RowsView {
@@ -101,6 +102,36 @@ struct Kernels {
   // scores, p (count) -> scores becomes weight · (softmax(scores) − p / Σ p), p becomes p / Σ p; returns KL(p ‖
   // softmax). −∞ scores are keys outside of the set; count is a multiple of 64.
   float (*index_softmax)(float* scores, float* p, int64_t count, float weight);
+
+  // Over the keys that one token selects, for up to eight heads that share them: lanes are heads, a register holds two
+  // keys. The numbers of `padded` keys are computed, a multiple of 16; those from `count` on count for nothing. Rows
+  // of keys are packed (rows layout), row index[i] of them `stride` words apart. Arrays of a key and head are
+  // [key][8] float32.
+  //   lanes   [word pair][head][2]: the heads' own rows, zeros for heads that are not there
+  //   keys    [word][8]: summed over the keys, a word is a group of them; a left operand with a_row 1, a_word 8
+  // out = keys · lanes, summed over `words` of them, an even number.
+  void (*lane_products)(const uint32_t* keys, int64_t stride, const int32_t* index, int64_t padded,
+                        const uint32_t* lanes, int64_t words, float* out);
+  // -> panels of the selected rows, summed over them.
+  void (*gather_panels)(const uint32_t* rows, int64_t stride, const int32_t* index, int64_t padded, int64_t cols,
+                        uint32_t* out, int64_t panel_words);
+  // maximum, total (8): of scale · scores, of exp(scale · scores − maximum), which goes to `out`, layout keys.
+  void (*lane_softmax)(const float* scores, int64_t count, int64_t padded, float scale, float* maximum, float* total,
+                       uint32_t* out);
+  // p = exp(scale · scores − lse) and ds = scale · p · (dp − delta), rows layout of [key][8]; ds in layout keys too.
+  void (*lane_gradient)(const float* scores, const float* dp, int64_t count, int64_t padded, float scale,
+                        const float* lse, const float* delta, uint32_t* p_rows, uint32_t* ds_rows, uint32_t* ds_keys);
+  // p (padded) += Σ over the heads of exp(scale · scores − lse)
+  void (*lane_probabilities)(const float* scores, int64_t count, int64_t heads, float scale, const float* lse,
+                             float* p);
+  // scores (padded) += Σ_h w · relu(products); w (8)
+  void (*lane_index_scores)(const float* products, int64_t padded, const float* w, float* scores);
+  // From ds (padded), as index_gradient: dw (8) = Σ_s ds · relu(products); ds · w where products > 0.
+  void (*lane_index_gradient)(const float* products, int64_t padded, const float* w, const float* ds, float* dw,
+                              uint32_t* d_rows, uint32_t* d_keys);
+  // c (·, cols): row index[i] += a_i · b; a rows a_row words apart, b panels; no index twice.
+  void (*scatter_product)(const uint32_t* a, int64_t a_row, int64_t words, const uint32_t* b, int64_t panel_words,
+                          int64_t count, int64_t cols, const int32_t* index, float* c);
 
   // Feed-forward; gate, up, da (rows, cols), stride floats apart.
   // weight[r] · silu(gate) · up -> rows layout

@@ -12,6 +12,18 @@ struct Bf16 {
   using W = __m512i;
   FATHOM_INLINE static W load(const uint32_t* x) { return _mm512_loadu_si512(x); }
   FATHOM_INLINE static W broadcast(const uint32_t* x) { return _mm512_set1_epi32(static_cast<int>(*x)); }
+  FATHOM_INLINE static W broadcast_two(const uint32_t* x) {
+    int64_t two;
+    std::memcpy(&two, x, sizeof two);
+    return _mm512_set1_epi64(two);
+  }
+  FATHOM_INLINE static void interleave(const uint32_t* x, const uint32_t* y, uint32_t* to) {
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
+                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16)), a = load(x), b = load(y);
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(a, low, b));
+    _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(a, high, b));
+  }
   FATHOM_INLINE static V madd(W a, W b, V c) {
     return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
   }

@@ -13,6 +13,7 @@
 #include <limits>
 
 #include "train/kernels.h"
+#include "train/kernels_selected_impl.h"
 #include "train/simd.h"
 
 namespace fathom::train {
@@ -30,6 +31,15 @@ struct Float {
     float f;
     std::memcpy(&f, x, sizeof f);
     return splat(f);
+  }
+  FATHOM_INLINE static W broadcast_two(const uint32_t* x) {
+    float f[2];
+    std::memcpy(f, x, sizeof f);
+    return W{f[0], f[1], f[0], f[1], f[0], f[1], f[0], f[1], f[0], f[1], f[0], f[1], f[0], f[1], f[0], f[1]};
+  }
+  FATHOM_INLINE static void interleave(const uint32_t* x, const uint32_t* y, uint32_t* to) {
+    std::memcpy(to, x, sizeof(W));
+    std::memcpy(to + kPanel, y, sizeof(W));
   }
   FATHOM_INLINE static V madd(W a, W b, V c) { return fma(a, b, c); }
   FATHOM_INLINE static V rounded(V x) { return x; }
@@ -422,6 +432,14 @@ constexpr Kernels make_kernels() {
           .index_scores = index_scores,
           .index_gradient = index_gradient<E>,
           .index_softmax = index_softmax,
+          .lane_products = lane_products<E>,
+          .gather_panels = gather_panels<E>,
+          .lane_softmax = lane_softmax<E>,
+          .lane_gradient = lane_gradient<E>,
+          .lane_probabilities = lane_probabilities,
+          .lane_index_scores = lane_index_scores,
+          .lane_index_gradient = lane_index_gradient<E>,
+          .scatter_product = scatter_product<E>,
           .swiglu = swiglu<E>,
           .swiglu_gradient = swiglu_gradient,
           .cross_entropy = cross_entropy,

@@ -8,6 +8,17 @@
 
 namespace fathom::train {
 
+std::span<const int32_t> selected_keys(const KeyArgs& keys, int64_t t) {
+  const int32_t* row = keys.selected + t * keys.top_k;
+  int64_t count = 0;
+  for (; count < keys.top_k && row[count] >= 0; ++count)
+    FATHOM_CHECK(row[count] >= keys.begin[t] && row[count] <= t && (count == 0 || row[count] > row[count - 1]),
+                 "key {} of row {} is {}, before it {}, the sequence begins at {}", count, t, row[count],
+                 count ? row[count - 1] : -1, keys.begin[t]);
+  FATHOM_CHECK(count > 0, "row {} has no key", t);
+  return {row, static_cast<size_t>(count)};
+}
+
 KeyBlocks::KeyBlocks(Workspace& ws, const KeyArgs& keys, int64_t tokens_per_block)
     : keys_(keys), tokens_(tokens_per_block) {
   if (all()) return;
@@ -20,16 +31,8 @@ KeyBlocks::Union KeyBlocks::make_union(int64_t i, Arena& scratch) const {
   uint64_t* bits = take<uint64_t>(scratch, words);
   int32_t* before = take<int32_t>(scratch, words);  // keys of the union below a word's first
   std::memset(bits, 0, sizeof(uint64_t) * static_cast<size_t>(words));
-  for (int64_t t = token; t < end(i); ++t) {
-    const int32_t* row = keys_.selected + t * keys_.top_k;
-    for (int64_t j = 0; j < keys_.top_k && row[j] >= 0; ++j) {
-      FATHOM_CHECK(row[j] >= keys_.begin[t] && row[j] <= t && (j == 0 || row[j] > row[j - 1]),
-                   "key {} of row {} is {}, before it {}, the sequence begins at {}", j, t, row[j], j ? row[j - 1] : -1,
-                   keys_.begin[t]);
-      bits[row[j] / 64] |= uint64_t{1} << (row[j] % 64);
-    }
-    FATHOM_CHECK(row[0] >= 0, "row {} has no key", t);
-  }
+  for (int64_t t = token; t < end(i); ++t)
+    for (const int32_t key : selected_keys(keys_, t)) bits[key / 64] |= uint64_t{1} << (key % 64);
   Union u;
   for (int64_t w = 0; w < words; ++w) {
     before[w] = static_cast<int32_t>(u.rows.size());

@@ -4,12 +4,16 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "train/fused.h"
 
 namespace fathom::train {
+
+// The keys of row t, checked: rising, visible, at least one.
+std::span<const int32_t> selected_keys(const KeyArgs& keys, int64_t t);
 
 struct KeyBlock {
   int64_t token, tokens;  // the queries
@@ -29,7 +33,6 @@ struct KeyBlock {
 
 class KeyBlocks {
  public:
-  // Checks the selection: rows rising, visible, at least one for each token.
   KeyBlocks(Workspace& ws, const KeyArgs& keys, int64_t tokens_per_block);
 
   int64_t count() const { return pieces(keys_.rows, tokens_); }

@@ -15,8 +15,8 @@ namespace {
 
 // Products of a query-key pair: un-absorbed H (Dn + Dr + Dv), absorbed H (2 R + Dr). Over all keys the first is cheaper
 // for every model of this family. Over selected keys the second is, although it multiplies more: all heads share the
-// rows that are gathered, R + Dr numbers a key instead of H (Dn + Dr + Dv). Measured with the model of recipes/nano.json
-// in steps of 16K and 25K tokens on two busy cores: 1.4 and 1.5 times as fast.
+// rows that are gathered, R + Dr numbers a key instead of H (Dn + Dr + Dv), and are read where they lie
+// (fused_selected.cpp).
 constexpr bool kAbsorbDense = false, kAbsorbSparse = true;
 
 constexpr double kIndexNormEps = 1e-6;  // the published code's, not in the config

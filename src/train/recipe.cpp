@@ -91,6 +91,7 @@ class Reader {
     tasks.thinking_percent = static_cast<int>(f.integer("thinking_percent", 0, 100, tasks.thinking_percent));
     tasks.multi_turn_percent = static_cast<int>(f.integer("multi_turn_percent", 0, 100, tasks.multi_turn_percent));
     tasks.max_length = f.integer("max_length", kMinLength, kMaxLength, tasks.max_length);
+    if (f.has("length")) tasks.length = f.integer("length", kMinLength, kMaxLength, tasks.length);
     const json* weights = f.object("weights", false);
     if (!weights) return;
     tasks.weights.clear();
@@ -228,9 +229,11 @@ class Reader {
         stage.sequence_length > stage.config.max_position_embeddings)
       problems_.add("{}sequence_length: found {}, expected at most max_position_embeddings, which is {} here",
                     s.prefix(), stage.sequence_length, stage.config.max_position_embeddings);
-    if (recipe_.chat.empty() && s.good({"sequence_length"}) && stage.tasks.max_length >= stage.sequence_length)
-      problems_.add("{}max_length: found {}, expected less than sequence_length, which is {}: the answer must fit too",
-                    s.prefix(), stage.tasks.max_length, stage.sequence_length);
+    const bool drawn = stage.tasks.length == 0;
+    const int64_t longest = drawn ? stage.tasks.max_length : stage.tasks.length;
+    if (recipe_.chat.empty() && s.good({"sequence_length"}) && longest >= stage.sequence_length)
+      problems_.add("{}{}: found {}, expected less than sequence_length, which is {}: the answer must fit too",
+                    s.prefix(), drawn ? "max_length" : "length", longest, stage.sequence_length);
   }
 
   Stage read_twin(JsonFields& s) {

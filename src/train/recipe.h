@@ -35,6 +35,7 @@ struct TaskSettings {
   std::vector<TaskWeight> weights = default_weights();
   int thinking_percent = 50, multi_turn_percent = 15;
   int64_t max_length = 2000;  // tokens of look-up texts
+  int64_t length = 0;         // of each look-up text; 0: drawn up to max_length
 };
 
 struct Stage {

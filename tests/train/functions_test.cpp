@@ -176,11 +176,13 @@ std::vector<Case> cases() {
       attention_case({50, 90, 31}, {8, 1, 80, 64}, 9),
       attention_case({300}, {3, 1, 20, 70}, 40),
       attention_case({20, 9}, {100, 1, 8, 8}, 5),
+      attention_case({30, 700, 400}, {9, 1, 33, 20}, 90),  // more tokens than wait at once, and than a range of keys
       index_loss_case({1, 1}, {2, 2, 8, 8}, 1, 4, 0),
       index_loss_case({3, 70, 1, 129}, {4, 4, 24, 8}, 4, 32, 0),
       index_loss_case({3, 70, 1, 129}, {5, 1, 40, 8}, 3, 17, 0),
       index_loss_case({50, 90, 31}, {4, 4, 24, 8}, 4, 32, 20),
       index_loss_case({200}, {8, 1, 96, 8}, 4, 64, 33),
+      index_loss_case({30, 700, 400}, {5, 1, 24, 8}, 10, 17, 90),
       cross_entropy_case(1, 8, 5),
       cross_entropy_case(90, 33, 77),
       cross_entropy_case(700, 64, 200),

@@ -106,6 +106,7 @@ TEST(Recipe, WhatIsRefused) {
       {"/stages/0/learns", "some", "one of \"all\", \"indexer\""},
       {"/stages/0/sequence_length", 300, "at most max_position_embeddings, which is 256"},
       {"/stages/0/max_length", 256, "less than sequence_length"},
+      {"/stages/0/length", 256, "length: found 256, expected less than sequence_length"},
       {"/stages/1/rope_scaling/factor", 0, "rope_scaling.factor"},
       {"/stages/0/weights", {{"juggle", 1}}, "\"juggle\": there is no such field"},
       {"/stages/0/weights", {{"add", 0}}, "no task has a weight above 0"},
