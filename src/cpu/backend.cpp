@@ -24,7 +24,7 @@ void Backend::begin_step(const Step& step) {
   rope_cos_.resize(position_.size() * half);
   rope_sin_.resize(position_.size() * half);
   for (size_t t = 0; t < position_.size(); ++t)
-    rope_angles(settings_.rope_inv_freq, position_[t], &rope_cos_[t * half], &rope_sin_[t * half]);
+    rope_angles(settings_.rope_inv_freq, position_[t], rope_cos_.data() + t * half, rope_sin_.data() + t * half);
 }
 
 size_t Backend::scratch_bytes() const {
@@ -107,7 +107,7 @@ void Backend::rope(Tensor x, RopePairs pairs) {
   const int64_t half = x.dim[2] / 2;
   pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {
-      const float *cos = &rope_cos_[static_cast<size_t>(t * half)], *sin = &rope_sin_[static_cast<size_t>(t * half)];
+      const float *cos = rope_cos_.data() + t * half, *sin = rope_sin_.data() + t * half;
       for (int64_t h = 0; h < x.dim[1]; ++h) kernels_.rope(pairs, cos, sin, half, x.at(t, h));
     }
   });
