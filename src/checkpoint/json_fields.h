@@ -38,7 +38,7 @@ class JsonFields {
   std::string word(const char* name, std::initializer_list<const char*> words, bool required);
   // Null when absent or no object.
   const nlohmann::json* object(const char* name, bool required);
-  // Absent, or exactly this: other values are variants that are not implemented.
+  // Absent, or exactly this value; any other is a variant of the model that is refused, with the reason.
   void only(const char* name, const nlohmann::json& wanted, const char* why);
 
   void missing(const char* name, const std::string& expected);
