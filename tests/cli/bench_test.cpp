@@ -19,11 +19,6 @@ using ::testing::Not;
 
 const std::string kSample = FATHOM_MODELS "/sample";
 
-std::string contents(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 std::vector<std::string> tiny(std::vector<std::string> more) {
   std::vector<std::string> arguments = {"bench",   "--model", kSample,     "--prompt", "20",       "--gen", "3",
                                         "--chunk", "16",      "--threads", "2",        "--repeat", "2"};

@@ -22,11 +22,6 @@ const std::string kSample = FATHOM_MODELS "/sample";
 const std::string kQuestion = "What is 811 + 663?";
 const std::string kAnswer = "811 + 663 = 1474.";
 
-std::string contents(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 void write(const std::filesystem::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
 }

@@ -23,11 +23,6 @@ using ::testing::Not;
 
 const std::string kSample = FATHOM_MODELS "/sample";
 
-std::string contents(const std::filesystem::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 // The answers of a log, by question, mode and sample.
 std::map<std::string, json> answers(const std::string& file) {
   std::map<std::string, json> out;

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
@@ -26,6 +27,9 @@ struct ProcessOptions {
   // Files cannot grow past this, as if the disk were full; 0: no limit.
   uint64_t file_size_limit_bytes = 0;
 };
+
+// What a command left in a file.
+std::string contents(const std::filesystem::path& file);
 
 ProcessResult run_fathom(const std::vector<std::string>& arguments, const ProcessOptions& options = {});
 

@@ -12,8 +12,15 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 namespace fathom::test {
+
+std::string contents(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
 
 ProcessResult run_fathom(const std::vector<std::string>& arguments, const ProcessOptions& options) {
   std::signal(SIGPIPE, SIG_IGN);

@@ -19,11 +19,6 @@ namespace fs = std::filesystem;
 
 const std::string kTiny = FATHOM_MODELS "/recipes/tiny.json";
 
-std::string contents(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), {}};
-}
-
 std::vector<std::string> command(const fs::path& recipe, const fs::path& out,
                                  const std::vector<std::string>& more = {}) {
   std::vector<std::string> arguments = {"train", "--recipe", recipe.string(), "--out", out.string(), "--threads", "2"};
