@@ -6,11 +6,20 @@
 
 namespace fathom {
 
-Answer::Answer(const Engine& engine, const GenerationRequest& request)
+namespace {
+
+SamplingParams of_choice(SamplingParams params, int64_t choice) {
+  params.seed += static_cast<uint64_t>(choice);
+  return params;
+}
+
+}  // namespace
+
+Answer::Answer(const Engine& engine, const GenerationRequest& request, int64_t choice)
     : engine_(engine),
       request_(request),
       limit_(limit(engine, request)),
-      sampler_(request.sampling, request.prompt),
+      sampler_(of_choice(request.sampling, choice), request.prompt),
       decoder_(engine.tokenizer(), /*skip_special=*/true),
       stops_(request.stop) {
   result_.prompt_tokens = static_cast<int64_t>(request.prompt.size());

@@ -83,6 +83,7 @@ struct GenerationResult {
   std::string text;                  // without what ended it
   FinishReason finish = FinishReason::kStop;
   int64_t prompt_tokens = 0, cached_tokens = 0;  // cached: of the prompt, found in the cache
+  int64_t drafted = 0, accepted = 0;             // tokens that the MTP layer guessed, and guessed right
   double prefill_seconds = 0, decode_seconds = 0;
 };
 
@@ -96,8 +97,9 @@ struct GenerationCallbacks {
 // parameters out of range.
 Status check_request(const ModelConfig& config, int64_t context, const GenerationRequest& request);
 
-// One sequence and its cache. What a prompt has in common with the tokens in the cache is not computed again; that
-// changes no bit of the answer. The engine must outlive it.
+// One sequence and its cache. What a prompt has in common with the tokens in the cache is not computed again. That
+// changes no bit of the answer where those tokens were a prompt too; those that were an answer have the same rows to
+// rounding, or bit for bit if the engine is reproducible. The engine must outlive it.
 class Session {
  public:
   explicit Session(Engine& engine) : engine_(engine), kv_(engine.kv_pool()) {}

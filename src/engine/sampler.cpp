@@ -63,6 +63,15 @@ SampledToken Sampler::sample(std::span<const float> logits, bool want_logprob, i
   return token;
 }
 
+int32_t Sampler::foresee(std::span<const float> logits) {
+  const std::mt19937_64 before = random_;
+  logits_.assign(logits.begin(), logits.end());
+  penalise();
+  const int32_t id = choose();
+  random_ = before;
+  return id;
+}
+
 void Sampler::penalise() {
   if (params_.repetition_penalty != 1.0) {
     const auto repeat = [&](int32_t id) {

@@ -48,6 +48,8 @@ class Sampler {
 
   // logits (V). top: how many alternatives to report; logprobs are computed only if asked for.
   SampledToken sample(std::span<const float> logits, bool want_logprob, int64_t top);
+  // The token that `sample` would give for these logits, without taking it.
+  int32_t foresee(std::span<const float> logits);
 
  private:
   void penalise();

@@ -33,13 +33,13 @@ class Examiner {
            std::span<const Ask> asks, const std::function<Status(const EvalAnswer&, const AnswerText&)>& on_answer)
       : engine_(engine), settings_(settings), questions_(questions), asks_(asks), on_answer_(on_answer) {}
 
-  Result<std::optional<BatchRequest>> next() {
+  Result<std::optional<BatchItem>> next() {
     if (next_ == asks_.size()) return std::nullopt;
     const Ask& ask = asks_[next_++];
     const EvalQuestion& asked = questions_[ask.question];
     FATHOM_TRY(const ChatPrompt prompt, render_chat_prompt(engine_.chat_format(), asked.question.messages,
                                                            asked.question.tools, {.thinking = ask.thinking}));
-    BatchRequest request;
+    BatchItem request;
     FATHOM_TRY(request.generation.prompt, engine_.tokenizer().encode(prompt.text));
     request.generation.max_tokens = settings_.max_tokens;
     request.generation.sampling = {.temperature = settings_.temperature, .top_p = settings_.top_p};

@@ -1,4 +1,4 @@
-// Many answers at once: every step takes a token of each answer under way, and prompts that follow.
+// Many answers to questions that are asked for as they are needed.
 #pragma once
 
 #include <atomic>
@@ -8,11 +8,11 @@
 #include <string_view>
 
 #include "base/result.h"
-#include "engine/engine.h"
+#include "engine/batcher.h"
 
 namespace fathom {
 
-struct BatchRequest {
+struct BatchItem {
   GenerationRequest generation;
   // As GenerationCallbacks::on_text.
   std::function<void(std::string_view)> on_text = [](std::string_view) {};
@@ -25,12 +25,11 @@ struct BatchCounts {
   double seconds = 0;
 };
 
-// Answers what `next` gives out until it gives nothing more, at most `width` at a time, first come, first served: one
-// is begun as soon as the engine's cache has room for its prompt and its longest answer. Each answer has the bits that
-// it has alone. Stops, without the answers under way, when `cancel` is set: it is looked at before every step. Errors:
-// those of check_request, of `next` and of on_done. Nothing else may use the engine meanwhile.
+// Answers what `next` gives out until it gives nothing more, at most `width` at a time (engine/batcher.h). Each answer has
+// the bits that it has alone. Stops, without the answers under way, when `cancel` is set: it is looked at before every
+// step. Errors: those of check_request, of `next` and of on_done. Nothing else may use the engine meanwhile.
 Result<BatchCounts> generate_batch(Engine& engine, int64_t width,
-                                   const std::function<Result<std::optional<BatchRequest>>()>& next,
+                                   const std::function<Result<std::optional<BatchItem>>()>& next,
                                    const std::atomic<bool>& cancel);
 
 }  // namespace fathom

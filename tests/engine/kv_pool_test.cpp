@@ -60,6 +60,93 @@ TEST(KvPool, EveryLayerAndBlockHasItsOwnMemory) {
 
 TEST(KvPool, ImpossibleSizesAreErrors) { EXPECT_FALSE(KvPool::create(kLayout, 61, int64_t{1} << 46)); }
 
+TEST(KvPool, NamedBlocksAreFoundUntilTheirRoomIsNeeded) {
+  KvPool pool = make_pool(64 * 3);
+  const BlockKey keys[] = {root_key("a"), root_key("b"), root_key("c")};
+  int32_t blocks[3];
+  for (int i = 0; i < 3; ++i) {
+    blocks[i] = pool.take();
+    EXPECT_TRUE(pool.name(blocks[i], keys[i]));
+    EXPECT_FALSE(pool.name(blocks[i], root_key("x"))) << "a block has one name";
+  }
+  EXPECT_EQ(pool.take(), -1);
+  for (int i : {1, 0, 2}) pool.give_back(blocks[i]);
+  EXPECT_EQ(pool.free_blocks(), 3);
+  EXPECT_EQ(pool.idle_blocks(), 3);
+  EXPECT_EQ(pool.find(keys[1]), blocks[1]);  // in use again: no longer the one that is idle longest
+  EXPECT_EQ(pool.holders_of(keys[1]), 1);
+  EXPECT_EQ(pool.holders_of(keys[2]), 0);
+  EXPECT_EQ(pool.take(), blocks[0]);
+  EXPECT_EQ(pool.find(keys[0]), -1);
+  EXPECT_EQ(pool.holders_of(keys[0]), std::nullopt);
+  EXPECT_FALSE(pool.name(blocks[0], keys[1])) << "a name has one block";
+  EXPECT_TRUE(pool.name(blocks[0], keys[0]));
+  pool.share(blocks[1]);
+  pool.give_back(blocks[1]);
+  EXPECT_EQ(pool.holders(blocks[1]), 1);
+  pool.forget();
+  EXPECT_EQ(pool.find(keys[1]), -1);
+  EXPECT_EQ(pool.free_blocks(), 1);
+  EXPECT_EQ(pool.idle_blocks(), 0);
+  pool.give_back(blocks[0]), pool.give_back(blocks[1]);
+  EXPECT_EQ(pool.free_blocks(), 3);
+}
+
+TEST(KvPool, BlocksAreCopiedThroughAllLayers) {
+  KvPool pool = make_pool(64 * 3);
+  const int32_t a = pool.take(), b = pool.take();
+  TestRandom random(3);
+  std::vector<std::byte> bytes(static_cast<size_t>(pool.block_bytes())), out(bytes.size());
+  for (std::byte& x : bytes) x = static_cast<std::byte>(random.below(256));
+  pool.write(a, bytes);
+  pool.copy(a, b);
+  pool.write(a, out);
+  pool.read(b, out);
+  EXPECT_EQ(out, bytes);
+  pool.read(a, out);
+  EXPECT_NE(out, bytes);
+}
+
+TEST(KvSequence, AForkSharesWholeBlocksAndCopiesTheLast) {
+  KvPool pool = make_pool(64 * 6);
+  std::vector<std::byte> bytes(static_cast<size_t>(pool.block_bytes()), std::byte{7}), out(bytes.size());
+  {
+    KvSequence a(pool);
+    ASSERT_TRUE(a.reserve(64 * 3));
+    pool.write(a.blocks()[2], bytes);
+    std::optional<KvSequence> b = a.fork(130);
+    ASSERT_TRUE(b);
+    ASSERT_EQ(b->block_count(), 3);
+    EXPECT_EQ(b->blocks()[0], a.blocks()[0]);
+    EXPECT_EQ(b->blocks()[1], a.blocks()[1]);
+    EXPECT_NE(b->blocks()[2], a.blocks()[2]);
+    pool.read(b->blocks()[2], out);
+    EXPECT_EQ(out, bytes);
+    a.truncate(0);
+    EXPECT_EQ(pool.free_blocks(), 3) << "the fork holds its three";
+    std::optional<KvSequence> whole = b->fork(128);
+    ASSERT_TRUE(whole);
+    EXPECT_EQ(whole->block_count(), 2);
+    EXPECT_EQ(pool.free_blocks(), 3);
+    KvSequence rest(pool);
+    ASSERT_TRUE(rest.reserve(64 * 3));
+    EXPECT_FALSE(b->fork(129)) << "no block for the copy";
+    EXPECT_TRUE(b->fork(128));
+  }
+  EXPECT_EQ(pool.free_blocks(), 6);
+}
+
+TEST(BlockKeys, AreTheSameForEver) {
+  // Files on disk are found by them.
+  const BlockKey root = root_key("fathom");
+  const std::vector<int32_t> tokens = {1, 2, 3};
+  const BlockKey next = chain_key(root, tokens);
+  EXPECT_EQ(root.words[0], 10328613486373283605u);
+  EXPECT_EQ(next.words[0], 11461439615221398678u);
+  EXPECT_NE(chain_key(next, tokens), next);
+  EXPECT_NE(chain_key(root, std::span(tokens).first(2)), next);
+}
+
 TEST(KvSequence, ReservesWholeBlocksOrNothing) {
   KvPool pool = make_pool(256);
   KvSequence a(pool), b(pool);

@@ -70,9 +70,9 @@ std::vector<Answered> together(Engine& engine, const std::vector<GenerationReque
   std::vector<Answered> out(requests.size());
   size_t next = 0;
   const std::atomic<bool> cancel = false;
-  const auto give = [&]() -> Result<std::optional<BatchRequest>> {
+  const auto give = [&]() -> Result<std::optional<BatchItem>> {
     if (next == requests.size()) return std::nullopt;
-    BatchRequest request;
+    BatchItem request;
     request.generation = requests[next];
     Answered& a = out[next++];
     request.on_text = [&a](std::string_view text) { a.streamed += text; };
@@ -131,9 +131,9 @@ TEST(Batch, LogitsAreTheSameToTheLastBit) {
     for (const SampledToken& token : result.tokens) expected.back().push_back(token.logprob);
   }
   size_t next = 0;
-  const auto give = [&]() -> Result<std::optional<BatchRequest>> {
+  const auto give = [&]() -> Result<std::optional<BatchItem>> {
     if (next == asked.size()) return std::nullopt;
-    BatchRequest request;
+    BatchItem request;
     request.generation = asked[next];
     request.on_done = [&own = found[next++]](const GenerationResult& result) -> Status {
       for (const SampledToken& token : result.tokens) own.push_back(token.logprob);
@@ -152,8 +152,8 @@ TEST(Batch, ErrorsAndCancelEndIt) {
   std::atomic<bool> cancel = false;
   int given = 0, done = 0;
   Status says = fail("the disk is full");
-  const auto give = [&]() -> Result<std::optional<BatchRequest>> {
-    BatchRequest request;
+  const auto give = [&]() -> Result<std::optional<BatchItem>> {
+    BatchItem request;
     request.generation = asked[static_cast<size_t>(given++ % 3)];
     request.on_done = [&](const GenerationResult&) {
       ++done;

@@ -1,0 +1,361 @@
+// Many answers at once: each is the one that its request gets alone, whatever else happens, and no block is lost.
+#include "engine/batcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "support/compare.h"
+#include "support/random.h"
+
+namespace fathom {
+namespace {
+
+using testing::HasSubstr;
+
+std::unique_ptr<Engine> open_sample(EngineSettings settings) {
+  if (settings.threads == 0) settings.threads = 1;
+  auto engine = Engine::open(FATHOM_MODELS "/sample", settings);
+  if (!engine) throw std::runtime_error(engine.error().message);
+  return *std::move(engine);
+}
+
+struct Answered {
+  std::vector<int32_t> ids;
+  std::vector<float> logprobs;
+  std::string text;
+  FinishReason finish = FinishReason::kCancelled;
+  int64_t cached = 0;
+
+  void take(const GenerationResult& result) {
+    for (const SampledToken& token : result.tokens) ids.push_back(token.id), logprobs.push_back(token.logprob);
+    text = result.text;
+    finish = result.finish;
+    cached = result.cached_tokens;
+  }
+};
+
+Answered alone(Engine& engine, GenerationRequest request, int64_t choice = 0) {
+  request.sampling.seed += static_cast<uint64_t>(choice);
+  Session session(engine);
+  const std::atomic<bool> never = false;
+  Answered a;
+  a.take(session.generate(request, {}, never).value());
+  return a;
+}
+
+void expect_same(const Answered& found, const Answered& expected) {
+  EXPECT_EQ(found.ids, expected.ids);
+  EXPECT_TRUE(same_bits(found.logprobs, expected.logprobs));
+  EXPECT_EQ(found.text, expected.text);
+  EXPECT_EQ(found.finish, expected.finish);
+}
+
+// An answer that was cancelled is the beginning of the whole one.
+void expect_begins(const Answered& whole, const Answered& part) {
+  ASSERT_LE(part.ids.size(), whole.ids.size());
+  EXPECT_TRUE(std::equal(part.ids.begin(), part.ids.end(), whole.ids.begin()));
+  EXPECT_TRUE(whole.text.starts_with(part.text)) << part.text;
+}
+
+// Streams the text of a choice, and holds it against the result at its end.
+struct Watched {
+  std::map<int64_t, Answered> done;
+  std::map<int64_t, std::string> streamed;
+  std::map<int64_t, size_t> tokens;
+
+  BatchRequest watch(GenerationRequest generation) {
+    BatchRequest request;
+    request.generation = std::move(generation);
+    request.on_text = [this](int64_t choice, std::string_view text, std::span<const SampledToken> taken) {
+      EXPECT_FALSE(done.contains(choice)) << "text after the end";
+      streamed[choice] += text;
+      tokens[choice] += taken.size();
+    };
+    request.on_done = [this](int64_t choice, const GenerationResult& result) {
+      EXPECT_FALSE(done.contains(choice)) << "ended twice";
+      done[choice].take(result);
+      EXPECT_EQ(streamed[choice], result.text);
+      EXPECT_EQ(tokens[choice], result.tokens.size());
+    };
+    return request;
+  }
+};
+
+class BatcherTest : public testing::Test {
+ protected:
+  std::vector<int32_t> encode(Engine& engine, const std::string& text) {
+    return engine.tokenizer().encode("<｜begin▁of▁sentence｜><｜User｜>" + text + "<｜Assistant｜><think>").value();
+  }
+  GenerationRequest request(Engine& engine, const std::string& text) {
+    GenerationRequest r;
+    r.prompt = encode(engine, text);
+    r.sampling.temperature = 0;
+    r.max_tokens = 60;
+    r.logprobs = true;
+    return r;
+  }
+  static void drain(Batcher& batcher) {
+    while (batcher.step()) {
+    }
+    EXPECT_TRUE(batcher.idle());
+  }
+};
+
+constexpr std::string_view kTexts[] = {
+    "What is 811 + 663?",
+    "Codes: alra 417, beno 233, cida 990, dorn 118, elva 602, fenn 731, gila 555, hort 812. What is the code of beno?",
+    "Codes: alra 417, beno 233, cida 990, dorn 118, elva 602, fenn 731, gila 555, hort 812. What is the code of elva?",
+    "Sort these: 17, 905, 33, 418, 77, 650.",
+    "hello",
+};
+
+// The issue of it all: any schedule of requests over a cache that is far too small for them.
+TEST_F(BatcherTest, RandomSchedulesGiveEveryAnswerAsAlone) {
+  // 12 blocks for up to 10 answers of up to 6 blocks each; prompts are read in pieces of 24.
+  const auto engine = open_sample({.context = 512, .cache = 768, .chunk = 24});
+  TestRandom random(7);
+  struct Case {
+    GenerationRequest generation;
+    int64_t choices;
+    std::vector<Answered> expected;
+  };
+  std::vector<Case> cases;
+  for (int i = 0; i < 40; ++i) {
+    GenerationRequest r = request(*engine, std::string(kTexts[random.below(5)]));
+    if (i % 4 == 1) {
+      const auto more = encode(*engine, std::string(static_cast<size_t>(random.below(200)), 'x'));
+      r.prompt.insert(r.prompt.end(), more.begin(), more.end());
+    }
+    r.max_tokens = 1 + random.below(90);
+    r.ignore_eos = random.below(2) == 1;
+    r.sampling.temperature = static_cast<double>(random.below(3)) * 0.9;
+    r.sampling.seed = static_cast<uint64_t>(random.below(1000));
+    if (i % 5 == 2) r.sampling.presence_penalty = 1;
+    if (i % 7 == 3) r.stop = {"="};
+    Case c{r, i % 6 == 5 ? 3 : 1, {}};
+    for (int64_t choice = 0; choice < c.choices; ++choice) c.expected.push_back(alone(*engine, r, choice));
+    cases.push_back(std::move(c));
+  }
+  ASSERT_EQ(engine->kv_pool().free_blocks(), 12);
+
+  int64_t steps = 0, rounds = 0;
+  BatcherStats sum;
+  for (; steps < 10000; ++rounds) {
+    SCOPED_TRACE(rounds);
+    Batcher batcher(*engine, {.max_running = 1 + random.below(10), .draft = rounds % 3 != 2});
+    struct Sent {
+      const Case* of;
+      Watched watched;
+      int64_t id;
+      bool cancelled = false;
+    };
+    std::vector<std::unique_ptr<Sent>> sent;
+    bool more = true;
+    while (more || !batcher.idle()) {
+      if (sent.size() < 40 && random.below(3) == 0) {
+        auto s = std::make_unique<Sent>();
+        s->of = &cases[static_cast<size_t>(random.below(static_cast<int64_t>(cases.size())))];
+        BatchRequest r = s->watched.watch(s->of->generation);
+        r.choices = s->of->choices;
+        r.client = std::string(1, static_cast<char>('a' + random.below(3)));
+        r.priority = random.below(2);
+        r.draft = random.below(4) != 0;
+        s->id = batcher.submit(std::move(r)).value();
+        sent.push_back(std::move(s));
+      }
+      more = sent.size() < 40;
+      if (!sent.empty() && random.below(40) == 0) {
+        Sent& s = *sent[static_cast<size_t>(random.below(static_cast<int64_t>(sent.size())))];
+        const bool whole = static_cast<int64_t>(s.watched.done.size()) == s.of->choices;
+        EXPECT_EQ(batcher.cancel(s.id), !whole);
+        s.cancelled = true;
+        EXPECT_EQ(static_cast<int64_t>(s.watched.done.size()), s.of->choices) << "at once";
+      }
+      batcher.step();
+      ++steps;
+    }
+    for (const auto& s : sent) {
+      ASSERT_EQ(static_cast<int64_t>(s->watched.done.size()), s->of->choices);
+      for (const auto& [choice, found] : s->watched.done) {
+        const Answered& expected = s->of->expected[static_cast<size_t>(choice)];
+        if (s->cancelled && found.finish == FinishReason::kCancelled)
+          expect_begins(expected, found);
+        else
+          expect_same(found, expected);
+      }
+    }
+    ASSERT_EQ(engine->kv_pool().free_blocks(), 12) << "every block came back";
+    const BatcherStats stats = batcher.stats();
+    sum.preempted += stats.preempted, sum.accepted += stats.accepted, sum.drafted += stats.drafted;
+    sum.cached_tokens += stats.cached_tokens, sum.cancelled += stats.cancelled, sum.done += stats.done;
+    if (testing::Test::HasFailure()) break;
+  }
+  EXPECT_GT(sum.preempted, 40);
+  EXPECT_GT(sum.cached_tokens, 10000);
+  EXPECT_GT(sum.cancelled, 50);
+  EXPECT_GT(sum.accepted, 1000);
+  EXPECT_GT(sum.drafted, sum.accepted);
+}
+
+TEST_F(BatcherTest, APromptInTheCacheIsNotReadAgain) {
+  const auto engine = open_sample({.context = 512});
+  const GenerationRequest first = request(*engine, std::string(kTexts[1])), second = request(*engine, std::string(kTexts[2]));
+  const Answered expected = alone(*engine, second);
+  Batcher batcher(*engine);
+  Watched a, b, c;
+  ASSERT_TRUE(batcher.submit(a.watch(first)));
+  drain(batcher);
+  ASSERT_TRUE(batcher.submit(b.watch(second)));
+  drain(batcher);
+  expect_same(b.done[0], expected);
+  EXPECT_EQ(a.done[0].cached, 0);
+  const auto differ = std::ranges::mismatch(first.prompt, second.prompt);
+  EXPECT_EQ(b.done[0].cached, (differ.in1 - first.prompt.begin()) / kBlockTokens * kBlockTokens);
+  EXPECT_GE(b.done[0].cached, kBlockTokens);
+  ASSERT_TRUE(batcher.submit(c.watch(second)));
+  drain(batcher);
+  expect_same(c.done[0], expected);
+  EXPECT_EQ(c.done[0].cached, (static_cast<int64_t>(second.prompt.size()) - 1) / kBlockTokens * kBlockTokens);
+  EXPECT_EQ(batcher.stats().read_tokens, static_cast<int64_t>(first.prompt.size() + 2 * second.prompt.size()) -
+                                             b.done[0].cached - c.done[0].cached);
+}
+
+// Rows of an answer have other bits than a prompt's: they are used again only where attention has one form.
+TEST_F(BatcherTest, AnswersAreInTheCacheOfAReproducibleEngineOnly) {
+  for (const bool reproducible : {false, true}) {
+    const auto engine = open_sample({.context = 512, .reproducible = reproducible});
+    GenerationRequest first = request(*engine, std::string(kTexts[1]));
+    first.ignore_eos = true;
+    first.max_tokens = 150;
+    Batcher batcher(*engine);
+    Watched a, b;
+    ASSERT_TRUE(batcher.submit(a.watch(first)));
+    drain(batcher);
+    GenerationRequest next = first;
+    next.prompt.insert(next.prompt.end(), a.done[0].ids.begin(), a.done[0].ids.end());
+    const auto more = encode(*engine, "And of cida?");
+    next.prompt.insert(next.prompt.end(), more.begin(), more.end());
+    next.max_tokens = 20;
+    const Answered expected = alone(*engine, next);
+    ASSERT_TRUE(batcher.submit(b.watch(next)));
+    drain(batcher);
+    expect_same(b.done[0], expected);
+    const int64_t prompt = static_cast<int64_t>(first.prompt.size());
+    if (reproducible)
+      EXPECT_GE(b.done[0].cached, prompt + 64);
+    else
+      EXPECT_EQ(b.done[0].cached, prompt / kBlockTokens * kBlockTokens);
+  }
+}
+
+TEST_F(BatcherTest, DraftsChangeNoTokenAndMostAreRight) {
+  const auto engine = open_sample({.context = 512});
+  for (const double temperature : {0.0, 1.0}) {
+    GenerationRequest r = request(*engine, std::string(kTexts[0]));
+    r.sampling.temperature = temperature;
+    const Answered expected = alone(*engine, r);
+    for (const bool draft : {true, false}) {
+      Batcher batcher(*engine, {.draft = draft});
+      Watched w;
+      ASSERT_TRUE(batcher.submit(w.watch(r)));
+      drain(batcher);
+      expect_same(w.done[0], expected);
+      EXPECT_EQ(batcher.stats().drafted > 0, draft);
+    }
+  }
+}
+
+TEST_F(BatcherTest, ChoicesShareTheirPromptsBlocks) {
+  const auto engine = open_sample({.context = 512, .cache = 2048});
+  GenerationRequest r = request(*engine, std::string(kTexts[1]));
+  r.sampling.temperature = 1.5;
+  r.ignore_eos = true;
+  Batcher batcher(*engine);
+  Watched w;
+  BatchRequest several = w.watch(r);
+  several.choices = 5;
+  ASSERT_TRUE(batcher.submit(std::move(several)));
+  ASSERT_TRUE(batcher.step());
+  const int64_t prompt = static_cast<int64_t>(r.prompt.size());
+  EXPECT_EQ(32 - engine->kv_pool().free_blocks(), prompt / 64 + 5);
+  drain(batcher);
+  std::set<std::vector<int32_t>> different;
+  for (int64_t choice = 0; choice < 5; ++choice) {
+    expect_same(w.done[choice], alone(*engine, r, choice));
+    different.insert(w.done[choice].ids);
+  }
+  EXPECT_GT(different.size(), 3u);
+}
+
+TEST_F(BatcherTest, HigherPriorityTakesThePlaceOfLower) {
+  const auto engine = open_sample({.context = 512});
+  GenerationRequest r = request(*engine, std::string(kTexts[0]));
+  r.ignore_eos = true;
+  r.max_tokens = 30;
+  Batcher batcher(*engine, {.max_running = 1});
+  std::vector<int> order;
+  for (int i = 0; i < 3; ++i) {
+    BatchRequest b;
+    b.generation = r;
+    b.priority = i == 2 ? 5 : 0;
+    b.on_done = [&order, i](int64_t, const GenerationResult& result) {
+      order.push_back(i);
+      EXPECT_EQ(result.finish, FinishReason::kLength);
+    };
+    ASSERT_TRUE(batcher.submit(std::move(b)));
+    for (int step = 0; step < 5; ++step) batcher.step();
+  }
+  drain(batcher);
+  EXPECT_EQ(order, (std::vector<int>{2, 0, 1}));
+  EXPECT_EQ(batcher.stats().preempted, 1);
+}
+
+// One client's hundred requests do not stand before another's first.
+TEST_F(BatcherTest, ClientsAreServedInTurn) {
+  const auto engine = open_sample({.context = 512});
+  GenerationRequest r = request(*engine, std::string(kTexts[4]));
+  r.ignore_eos = true;
+  r.max_tokens = 10;
+  Batcher batcher(*engine, {.max_running = 1});
+  std::string order;
+  for (const char client : std::string("aaaaaaaabb")) {
+    BatchRequest b;
+    b.generation = r;
+    b.client = std::string(1, client);
+    b.on_done = [&order, client](int64_t, const GenerationResult&) { order += client; };
+    ASSERT_TRUE(batcher.submit(std::move(b)));
+  }
+  drain(batcher);
+  EXPECT_EQ(order.size(), 10u);
+  EXPECT_LE(order.rfind('b'), 4u) << order;
+}
+
+TEST_F(BatcherTest, RequestsThatCannotBeAreErrors) {
+  const auto engine = open_sample({.context = 512});
+  Batcher batcher(*engine);
+  const auto message = [&](GenerationRequest r, int64_t choices) {
+    BatchRequest b;
+    b.generation = std::move(r);
+    b.choices = choices;
+    const auto result = batcher.submit(std::move(b));
+    return result ? std::string() : result.error().message;
+  };
+  GenerationRequest r = request(*engine, "hello");
+  EXPECT_THAT(message(r, 0), HasSubstr("n = 0"));
+  r.prompt.assign(600, 5);
+  EXPECT_THAT(message(r, 1), HasSubstr("600 tokens"));
+  EXPECT_TRUE(batcher.idle());
+  EXPECT_FALSE(batcher.step());
+  EXPECT_FALSE(batcher.cancel(17));
+}
+
+}  // namespace
+}  // namespace fathom
