@@ -14,6 +14,11 @@ int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlock
 
 }  // namespace
 
+Status check_batch_request(const Engine& engine, const BatchRequest& request) {
+  if (request.choices < 1) return fail("n = {}: expected 1 or more answers", request.choices);
+  return check_request(engine.config(), engine.context(), request.generation);
+}
+
 Batcher::Batcher(Engine& engine, const BatcherSettings& settings)
     : engine_(engine),
       settings_(settings),
@@ -26,8 +31,7 @@ Batcher::Batcher(Engine& engine, const BatcherSettings& settings)
 Batcher::~Batcher() = default;
 
 Result<int64_t> Batcher::submit(BatchRequest request) {
-  FATHOM_RETURN_IF_ERROR(check_request(engine_.config(), engine_.context(), request.generation));
-  if (request.choices < 1) return fail("n = {}: expected 1 or more answers", request.choices);
+  FATHOM_RETURN_IF_ERROR(check_batch_request(engine_, request));
   auto group = std::make_shared<Group>();
   group->id = next_id_++;
   group->request = std::move(request);

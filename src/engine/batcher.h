@@ -38,6 +38,9 @@ struct BatchRequest {
   std::function<void(int64_t choice, const GenerationResult& result)> on_done = [](int64_t, const GenerationResult&) {};
 };
 
+// As check_request; also fails on choices below 1. Thread-safe.
+Status check_batch_request(const Engine& engine, const BatchRequest& request);
+
 struct BatcherSettings {
   int64_t max_running = 32;  // answers under way at once
   bool draft = true;         // where the checkpoint has an MTP layer
@@ -56,7 +59,7 @@ struct BatcherStats {
 //  - a cached block is named by all that decided its bits (block_key.h): tokens, and which of them were read as a prompt.
 //    So rows of answers are found again only by the same answer, unless the engine is reproducible;
 //  - every token is sampled from the model's own logits with the random number of its place. A draft is taken when it is that
-//    token: there is nothing to correct afterwards, and nothing but cache rows to roll back (docs/decisions/0002-drafts.md).
+//    token: there is nothing to correct afterwards, and nothing but cache rows to roll back (docs/decisions/0005-drafts.md).
 //
 // When the cache is full, the answers that came last, of the lowest priority, are put back: their blocks stay findable
 // until their room is taken, and what is lost is computed again when they go on.
@@ -70,7 +73,7 @@ class Batcher {
   Batcher(const Batcher&) = delete;
   Batcher& operator=(const Batcher&) = delete;
 
-  // The request's id. Fails as check_request does, and on choices below 1.
+  // The request's id. Fails as check_batch_request does.
   Result<int64_t> submit(BatchRequest request);
   // Its answers that are under way end as cancelled, now. False when there are none.
   bool cancel(int64_t id);
