@@ -17,6 +17,7 @@
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "engine/bench_kernels.h"
+#include "engine/bench_serving.h"
 
 namespace fathom {
 
@@ -117,6 +118,58 @@ CLI::App* add_kernels(CLI::App& bench, CommandContext& context) {
   return command;
 }
 
+struct ServingOptions {
+  EngineOptions engine;
+  ServingBenchSettings settings;
+  std::string cache_dir, json;
+};
+
+Result<int> measure_serving(ServingOptions& options) {
+  options.settings.cache_dir = options.cache_dir;
+  InterruptFlag interrupt;
+  const bool terminal = isatty(STDERR_FILENO) != 0;
+  const auto show = [&](std::string_view part) {
+    if (terminal) fmt::print(stderr, "\r{}\033[K", part);
+  };
+  auto result = bench_serving(options.engine.folder(), options.engine.settings(), options.settings, show, interrupt.flag());
+  if (terminal) fmt::print(stderr, "\r\033[K");
+  FATHOM_TRY(const ServingReport report, std::move(result));
+  std::fputs(serving_text(report, options.settings).c_str(), stdout);
+  if (!options.json.empty())
+    FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, serving_json(report, options.settings)));
+  return 0;
+}
+
+CLI::App* add_serving(CLI::App& bench, CommandContext& context) {
+  auto options = std::make_shared<ServingOptions>();
+  ServingBenchSettings& s = options->settings;
+  CLI::App* command = bench.add_subcommand("serving", "Many answers at once: throughput, even flow, the context cache");
+  command->footer("  fathom bench serving --model DIR --streams 1,16 --cache-dir /tmp/blocks");
+  const auto count = [&](const char* name, int64_t& value, int64_t least, const char* description) {
+    command->add_option(name, value, description)
+        ->check(CLI::Range(least, int64_t{1} << 20))
+        ->type_name("N")
+        ->capture_default_str();
+  };
+  command->add_option("--streams", s.streams, "Answers at once, with commas between")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N,…")
+      ->capture_default_str();
+  count("--prompt", s.prompt, 1, "Tokens of each stream's prompt");
+  count("--gen", s.generate, 2, "Tokens of each stream's answer");
+  count("--gap-streams", s.gap_streams, 0, "Streams beside which a long prompt is read; 0: leave that out");
+  count("--long-prompt", s.long_prompt, 1, "Its tokens");
+  count("--prefix", s.prefix, 0, "Tokens of a prompt that is in the cache; 0: leave that out");
+  command->add_option("--cache-dir", options->cache_dir, "Also from disk: an empty folder for the blocks")->type_name("DIR");
+  command->add_flag("--draft,!--no-draft", s.draft, "Also with drafts, where the model has the layer (default: yes)");
+  command->add_option("--json", options->json, "Also write the figures to this file")->type_name("FILE");
+  options->engine.add_to(*command, /*model_required=*/true);
+  command->callback(
+      [options, &context] { context.action = [options] { return exit_code(measure_serving(*options)); }; });
+  return command;
+}
+
 }  // namespace
 
 void add_bench(CLI::App& app, CommandContext& context) {
@@ -129,7 +182,8 @@ void add_bench(CLI::App& app, CommandContext& context) {
       "  fathom bench --model DIR --depth 0,4096,16384 --json sparse.json\n"
       "  fathom bench --model DIR --depth 0,4096,16384 --attention dense --json dense.json\n"
       "  fathom bench --compare dense.json sparse.json --html both.html\n"
-      "  fathom bench kernels --filter attend");
+      "  fathom bench kernels --filter attend\n"
+      "  fathom bench serving --model DIR");
   auto* what = command->add_option_group("What to do");
   what->add_option("--model", options->model, "Measure this checkpoint folder")->type_name("DIR");
   what->add_option("--compare", options->compare, "Compare two files that --json wrote: the second over the first")
@@ -175,10 +229,11 @@ void add_bench(CLI::App& app, CommandContext& context) {
   command->add_option("--json", options->json, "Also write everything to this file")->type_name("FILE");
   command->add_option("--html", options->html, "Also write a page with curves to this file")->type_name("FILE");
   CLI::App* kernels = add_kernels(*command, context);
-  command->callback([options, kernels, &context] {
-    if (kernels->parsed()) return;
+  CLI::App* serving = add_serving(*command, context);
+  command->callback([options, kernels, serving, &context] {
+    if (kernels->parsed() || serving->parsed()) return;
     if (options->model.empty() == options->compare.empty())
-      throw CLI::RequiredError("Exactly one of --model, --compare, or the word 'kernels'");
+      throw CLI::RequiredError("Exactly one of --model, --compare, or one of the words 'kernels' and 'serving'");
     context.action = [options] { return exit_code(options->compare.empty() ? measure(*options) : compare(*options)); };
   });
 }

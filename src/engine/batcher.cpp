@@ -23,7 +23,7 @@ Batcher::Batcher(Engine& engine, const BatcherSettings& settings)
     : engine_(engine),
       settings_(settings),
       has_mtp_(settings.draft && engine.config().num_nextn_predict_layers > 0),
-      root_(root_key("")),
+      root_(root_key(settings.identity + (has_mtp_ ? " with drafts" : ""))),
       budget_(engine.settings().chunk, settings.slowdown) {
   FATHOM_CHECK(settings.max_running >= 1, "max_running {}", settings.max_running);
 }
@@ -154,25 +154,54 @@ const BlockKey& Batcher::key_of(Sequence& s, int64_t block) {
   return s.keys[static_cast<size_t>(block)];
 }
 
-// Takes blocks from the cache as far as they are there. The last token is always run: its logits are wanted.
-void Batcher::use_cached(Sequence& s) {
+// Takes blocks from the cache as far as they are there. The last token is always run: its logits are wanted. False: more are
+// on disk than there is time to read in this step.
+bool Batcher::use_cached(Sequence& s) {
   while (s.rows % kBlockTokens == 0 && s.rows + kBlockTokens < s.size() &&
          s.kv.block_count() == s.rows / kBlockTokens) {
-    const int32_t block = engine_.kv_pool().find(key_of(s, s.rows / kBlockTokens));
-    if (block < 0) return;
+    const BlockKey& key = key_of(s, s.rows / kBlockTokens);
+    int32_t block = engine_.kv_pool().find(key);
+    if (block < 0) {
+      if (!settings_.store || !settings_.store->contains(key)) return true;
+      if (BatcherClock::now() >= load_until_) return false;
+      block = load(key);
+      if (block < 0) return true;
+    }
     s.kv.adopt(block);
     s.rows += kBlockTokens;
     s.named = s.rows / kBlockTokens;
     // What it computed itself before it was put back is no find.
     if (s.rows > s.reached && s.answer.tokens() == 0) s.cached += kBlockTokens;
   }
+  return true;
+}
+
+// −1: it was damaged, or there is no room.
+int32_t Batcher::load(const BlockKey& key) {
+  KvPool& pool = engine_.kv_pool();
+  const int32_t block = pool.take();
+  if (block < 0) return -1;
+  if (!settings_.store->get(key, pool.parts(block))) {
+    pool.give_back(block);
+    return -1;
+  }
+  pool.name(block, key);
+  ++stats_.loaded_blocks;
+  return block;
 }
 
 // An answer's blocks are of use to others only where all rows are alike; to itself when it is put back.
 void Batcher::name_blocks(Sequence& s, bool answers_too) {
   const int64_t end = answers_too || engine_.settings().reproducible ? s.rows : std::min(s.rows, s.prompt_size());
-  for (; s.named < end / kBlockTokens; ++s.named)
-    engine_.kv_pool().name(s.kv.blocks()[s.named], key_of(s, s.named));
+  KvPool& pool = engine_.kv_pool();
+  for (; s.named < end / kBlockTokens; ++s.named) {
+    const BlockKey& key = key_of(s, s.named);
+    const int32_t block = s.kv.blocks()[s.named];
+    pool.name(block, key);
+    if (!settings_.store || settings_.store->contains(key)) continue;
+    const auto parts = pool.parts(block);
+    settings_.store->put(key, std::vector<std::span<const std::byte>>(parts.begin(), parts.end()));
+  }
 }
 
 void Batcher::finish(Sequence& s) {

@@ -2,6 +2,7 @@
 // used again, drafts from the MTP layer.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -14,12 +15,15 @@
 #include "base/result.h"
 #include "engine/answer.h"
 #include "engine/block_key.h"
+#include "engine/block_store.h"
 #include "engine/engine.h"
 #include "engine/fair_queue.h"
 #include "engine/kv_pool.h"
 #include "engine/step_policy.h"
 
 namespace fathom {
+
+using BatcherClock = std::chrono::steady_clock;
 
 struct BatchRequest {
   GenerationRequest generation;
@@ -45,10 +49,14 @@ struct BatcherSettings {
   int64_t max_running = 32;  // answers under way at once
   bool draft = true;         // where the checkpoint has an MTP layer
   double slowdown = 1.4;     // of running answers, at most, while prompts are read
+  // Blocks on disk too, where one is given; it must outlive the batcher, and identity be what cache_identity says.
+  BlockStore* store = nullptr;
+  std::string identity{};
 };
 
 struct BatcherStats {
   int64_t running = 0, waiting = 0;
+  int64_t loaded_blocks = 0;  // from disk
   int64_t steps = 0, read_tokens = 0, cached_tokens = 0, answer_tokens = 0;  // read: of prompts, not found in the cache
   int64_t drafted = 0, accepted = 0, preempted = 0, done = 0, cancelled = 0;
   int64_t free_blocks = 0, idle_blocks = 0, blocks = 0;
@@ -62,7 +70,7 @@ struct BatcherStats {
 //    token: there is nothing to correct afterwards, and nothing but cache rows to roll back (docs/decisions/0005-drafts.md).
 //
 // When the cache is full, the answers that came last, of the lowest priority, are put back: their blocks stay findable
-// until their room is taken, and what is lost is computed again when they go on.
+// until their room is taken, and on disk if there is a store. What is lost is computed again when they go on.
 //
 // Not thread-safe: one thread submits, cancels and steps (engine/scheduler.h has that thread). Nothing else may use the
 // engine meanwhile.
@@ -95,7 +103,8 @@ class Batcher {
   void wait(std::unique_ptr<Sequence> s);
   bool make_room(Sequence& s, int64_t rows);
   const BlockKey& key_of(Sequence& s, int64_t block);
-  void use_cached(Sequence& s);
+  bool use_cached(Sequence& s);
+  int32_t load(const BlockKey& key);
   void name_blocks(Sequence& s, bool answers_too);
 
   void plan();
@@ -121,6 +130,7 @@ class Batcher {
 
   // Of the step under way.
   bool drafting_ = false;
+  BatcherClock::time_point load_until_;  // blocks are read from disk
   int64_t answers_ = 0, drafters_ = 0;  // that take a token; of those, that may have drafts
   std::vector<Part> parts_;
   std::vector<int32_t> tokens_, logit_rows_;

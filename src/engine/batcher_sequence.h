@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -10,8 +9,6 @@
 #include "engine/batcher.h"
 
 namespace fathom {
-
-using BatcherClock = std::chrono::steady_clock;
 
 // What the answers to one request share.
 struct Batcher::Group {

@@ -16,6 +16,8 @@ std::span<const float> row_of(const Tensor& t, int64_t row) { return {t.row(row)
 constexpr double kHope = 0.7;
 // Drafts of an answer before its own acceptance decides.
 constexpr double kTrialDrafts = 16;
+// How long a step reads blocks from disk: hardly to be seen in a stream, or as long as a large step if there is none.
+constexpr std::chrono::milliseconds kLoadBeside{2}, kLoadAlone{100};
 
 }  // namespace
 
@@ -24,6 +26,7 @@ bool Batcher::step() {
   if (running_.empty()) return false;
   const auto start = BatcherClock::now();
   plan();
+  if (parts_.empty()) return true;  // only blocks were read from disk
 
   Step step;
   step.tokens = tokens_;
@@ -65,6 +68,7 @@ void Batcher::plan() {
     acceptance += s->acceptance.known() ? s->acceptance.value() : kHope;
   }
   drafting_ = policy_.drafts(answers_, drafters_, acceptance / static_cast<double>(std::max<int64_t>(drafters_, 1)));
+  load_until_ = BatcherClock::now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
   int64_t room = budget_.tokens(answers_);
   for (const auto& s : running_) {
     s->planned = 0;
@@ -74,7 +78,7 @@ void Batcher::plan() {
       if (!drafting_) s->draft.reset();
       count += s->draft.has_value();
     } else {
-      use_cached(*s);
+      if (!use_cached(*s)) continue;
       // Rows of a prompt and rows of an answer, which are written again after it was put back, are not mixed: their
       // attention has different forms.
       const int64_t end = s->rows < s->prompt_size() ? s->prompt_size() : s->size();

@@ -94,42 +94,18 @@ void KvPool::forget() {
     if (entry(block).key) unname(block);
 }
 
-namespace {
-
-// visit(bytes of a block in one layer, their place among all its bytes)
-template <typename Visit>
-void for_each_part(const KvCache& cache, int64_t layers, int32_t block, const Visit& visit) {
-  const auto latent_bytes = static_cast<size_t>(cache.latent_block_bytes());
-  const auto index_bytes = static_cast<size_t>(cache.index_block_bytes());
-  size_t at = 0;
-  for (int64_t layer = 0; layer < layers; ++layer) {
-    visit(std::span(cache.latent_block(layer, block), latent_bytes), at);
-    at += latent_bytes;
-    visit(std::span(cache.index_block(layer, block), index_bytes), at);
-    at += index_bytes;
+std::vector<std::span<std::byte>> KvPool::parts(int32_t block) const {
+  std::vector<std::span<std::byte>> out;
+  for (int64_t layer = 0; layer < layers_; ++layer) {
+    out.emplace_back(cache_.latent_block(layer, block), static_cast<size_t>(cache_.latent_block_bytes()));
+    if (cache_.index) out.emplace_back(cache_.index_block(layer, block), static_cast<size_t>(cache_.index_block_bytes()));
   }
+  return out;
 }
-
-}  // namespace
 
 void KvPool::copy(int32_t from, int32_t to) {
-  for (int64_t layer = 0; layer < layers_; ++layer) {
-    std::copy_n(cache_.latent_block(layer, from), cache_.latent_block_bytes(), cache_.latent_block(layer, to));
-    std::copy_n(cache_.index_block(layer, from), cache_.index_block_bytes(), cache_.index_block(layer, to));
-  }
-}
-
-void KvPool::read(int32_t block, std::span<std::byte> out) const {
-  FATHOM_CHECK(static_cast<int64_t>(out.size()) == block_bytes(), "{} bytes", out.size());
-  for_each_part(cache_, layers_, block,
-                [&](std::span<std::byte> part, size_t at) { std::ranges::copy(part, out.begin() + at); });
-}
-
-void KvPool::write(int32_t block, std::span<const std::byte> in) {
-  FATHOM_CHECK(static_cast<int64_t>(in.size()) == block_bytes(), "{} bytes", in.size());
-  for_each_part(cache_, layers_, block, [&](std::span<std::byte> part, size_t at) {
-    std::ranges::copy(in.subspan(at, part.size()), part.begin());
-  });
+  const auto source = parts(from), target = parts(to);
+  for (size_t i = 0; i < source.size(); ++i) std::ranges::copy(source[i], target[i].begin());
 }
 
 KvSequence::KvSequence(KvSequence&& other) noexcept : pool_(other.pool_), blocks_(std::exchange(other.blocks_, {})) {}

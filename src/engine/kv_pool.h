@@ -49,11 +49,10 @@ class KvPool {
   // No block can be found any more.
   void forget();
 
-  // Rows of a block through all layers: what is copied, and what is kept on disk.
+  // A block's rows through all layers: what is copied, and what is kept on disk.
   int64_t block_bytes() const { return layers_ * (cache_.latent_block_bytes() + cache_.index_block_bytes()); }
+  std::vector<std::span<std::byte>> parts(int32_t block) const;
   void copy(int32_t from, int32_t to);
-  void read(int32_t block, std::span<std::byte> out) const;  // block_bytes()
-  void write(int32_t block, std::span<const std::byte> in);
 
  private:
   struct Entry {

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/line_file.h"
 #include "base/result.h"
 #include "eval/answers.h"
 #include "eval/report.h"
@@ -23,18 +24,12 @@ class AnswerLog {
   // as it is then.
   static Result<AnswerLog> resume(const std::filesystem::path& file, const EvalRun& run,
                                   std::vector<EvalAnswer>& answers);
-  ~AnswerLog();
-  AnswerLog(AnswerLog&& other) noexcept;
-  AnswerLog& operator=(AnswerLog&&) = delete;
-
   Status append(const EvalQuestion& question, const EvalAnswer& answer, const AnswerText& text);
 
  private:
-  AnswerLog(int fd, std::filesystem::path file) : fd_(fd), file_(std::move(file)) {}
-  Status write_line(const std::string& json);
+  explicit AnswerLog(LineFile file) : file_(std::move(file)) {}
 
-  int fd_ = -1;
-  std::filesystem::path file_;
+  LineFile file_;
 };
 
 }  // namespace fathom

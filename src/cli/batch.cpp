@@ -1,0 +1,91 @@
+// fathom batch: a file of requests, a file of answers.
+#include <fmt/format.h>
+
+#include <csignal>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/progress.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "serve/batch_file.h"
+
+namespace fathom {
+
+namespace {
+
+struct BatchOptions {
+  EngineOptions engine;
+  BatchFileSettings file;
+  std::string in, out;
+};
+
+double share(int64_t part, int64_t whole) {
+  return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
+}
+
+std::string summary(const BatchFileReport& report) {
+  const BatcherStats& s = report.stats;
+  const int64_t prompt = s.read_tokens + s.cached_tokens;
+  std::string text = fmt::format("{} answered, {} refused", report.answered, report.refused);
+  if (report.before > 0) text += fmt::format(", {} were there already", report.before);
+  text += fmt::format(", of {} requests, in {:.1f} s\n", report.requests, report.seconds);
+  text += fmt::format("  prompts   {} tokens, {:.0f} % of them from the cache\n", prompt, share(s.cached_tokens, prompt));
+  text += fmt::format("  answers   {} tokens, {:.1f} tokens/s\n", s.answer_tokens,
+                      static_cast<double>(s.answer_tokens) / std::max(report.seconds, 1e-9));
+  if (s.drafted > 0)
+    text += fmt::format("  drafts    {} of {} accepted, {:.0f} %\n", s.accepted, s.drafted, share(s.accepted, s.drafted));
+  if (s.preempted > 0) text += fmt::format("  cache     {} times too small: answers were put back\n", s.preempted);
+  return text;
+}
+
+Result<int> run(BatchOptions& options) {
+  options.file.in = options.in;
+  options.file.out = options.out;
+  EngineSettings settings = options.engine.settings();
+  FATHOM_TRY(const auto engine, Engine::open(options.engine.folder(), settings));
+  InterruptFlag interrupt({SIGINT, SIGTERM});
+  std::optional<Progress> progress;
+  const auto on_progress = [&](int64_t done, int64_t total) {
+    if (!progress) progress.emplace("answering", static_cast<uint64_t>(total), "requests");
+    progress->set(static_cast<uint64_t>(done));
+  };
+  auto result = run_batch_file(*engine, options.file, on_progress, interrupt.flag());
+  progress.reset();
+  FATHOM_TRY(const BatchFileReport report, std::move(result));
+  std::fputs(summary(report).c_str(), stdout);
+  if (report.before + report.answered + report.refused == report.requests) return 0;
+  fmt::print(stderr, "fathom: stopped before all was answered; the same command with --resume goes on\n");
+  return 130;
+}
+
+}  // namespace
+
+void add_batch(CLI::App& app, CommandContext& context) {
+  auto options = std::make_shared<BatchOptions>();
+  CLI::App* command = app.add_subcommand("batch", "Answer a file of requests, many at once");
+  command->footer(
+      "A line of the file is a request as OpenAI's batches have it:\n"
+      "  {\"custom_id\": \"1\", \"method\": \"POST\", \"url\": \"/v1/chat/completions\",\n"
+      "   \"body\": {\"messages\": [{\"role\": \"user\", \"content\": \"What is 12 + 30?\"}]}}\n"
+      "Each is the answer that it would be alone. Ctrl-C stops; --resume goes on.\n\n"
+      "  fathom batch --model DIR --in requests.jsonl --out results.jsonl");
+  command->add_option("--in", options->in, "Requests, a line of JSON each")->required()->type_name("FILE");
+  command->add_option("--out", options->out, "Answers, a line of JSON each, as they are done")
+      ->required()
+      ->type_name("FILE");
+  command->add_flag("--resume", options->file.resume, "Go on with the file of --out, if there is one");
+  command->add_option("--width", options->file.batcher.max_running, "Answers under way at once")
+      ->check(CLI::Range(1, 4096))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_flag("--draft,!--no-draft", options->file.batcher.draft,
+                    "Let the multi-token-prediction layer draft (default: yes); changes speed, never an answer");
+  options->engine.add_to(*command, /*model_required=*/false);
+  command->callback([options, &context] { context.action = [options] { return exit_code(run(*options)); }; });
+}
+
+}  // namespace fathom
