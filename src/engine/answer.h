@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 #include "engine/sampler.h"
 #include "engine/stop_matcher.h"
+#include "grammar/matcher.h"
 #include "text/stream_decoder.h"
 
 namespace fathom {
@@ -24,7 +27,7 @@ class Answer {
   std::string push(std::span<const float> logits);
   // A draft of the next token, from another's guess of its logits (V): what would be taken if they were right. It has the
   // random number of that token, so a guess that is close in distribution is mostly the same token.
-  int32_t foresee(std::span<const float> logits) { return sampler_.foresee(logits); }
+  int32_t foresee(std::span<const float> logits) { return sampler_.foresee(logits, allowed()); }
   // An end-of-sentence token, a stop string, or the longest length.
   bool ended() const { return result_.finish != FinishReason::kCancelled; }
   int64_t tokens() const { return static_cast<int64_t>(result_.tokens.size()); }
@@ -42,6 +45,8 @@ class Answer {
 
  private:
   std::string keep(std::string text);
+  void begin_grammar();
+  std::span<const uint64_t> allowed();
 
   const Engine& engine_;
   const GenerationRequest& request_;
@@ -49,6 +54,9 @@ class Answer {
   Sampler sampler_;
   StreamDecoder decoder_;
   StopMatcher stops_;
+  const int32_t end_of_reasoning_;         // "</think>"; −1: the vocabulary has none
+  std::optional<GrammarMatcher> matcher_;  // from where the grammar holds
+  std::vector<uint64_t> allowed_;          // by it, next; empty: not known yet
   GenerationResult result_;
 };
 

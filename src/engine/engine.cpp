@@ -73,6 +73,11 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& folder
   return engine;
 }
 
+std::shared_ptr<const TokenTable> Engine::token_table() const {
+  std::call_once(token_table_once_, [this] { token_table_ = std::make_shared<const TokenTable>(*tokenizer_); });
+  return token_table_;
+}
+
 std::string_view finish_reason_name(FinishReason reason) {
   switch (reason) {
     case FinishReason::kStop:

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -16,6 +17,8 @@
 #include "checkpoint/weight_store.h"
 #include "engine/kv_pool.h"
 #include "engine/sampler.h"
+#include "grammar/grammar.h"
+#include "grammar/token_table.h"
 #include "model/runner.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
@@ -41,6 +44,8 @@ class Engine {
   const ModelConfig& config() const { return store_->config(); }
   const WeightStore& store() const { return *store_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
+  // For grammars; made when it is first asked for. Thread-safe.
+  std::shared_ptr<const TokenTable> token_table() const;
   ChatFormat chat_format() const { return chat_format_; }
   const EngineSettings& settings() const { return settings_; }
   int64_t context() const { return settings_.context; }
@@ -57,6 +62,8 @@ class Engine {
   Isa isa_ = Isa::kPortable;
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  mutable std::once_flag token_table_once_;
+  mutable std::shared_ptr<const TokenTable> token_table_;
   ChatFormat chat_format_ = ChatFormat::kV31;
   std::unique_ptr<ThreadPool> threads_;
   std::unique_ptr<Runner> runner_;
@@ -71,6 +78,10 @@ struct GenerationRequest {
   std::vector<std::string> stop;     // strings that end the answer and are not part of it
   std::vector<int32_t> stop_tokens;  // besides the end-of-sentence token
   bool ignore_eos = false;
+  // What the answer has to be, if anything. Where the prompt ends inside of reasoning, from "</think>" on: reasoning is
+  // free. An answer that nothing can follow ends; one that was cut by its length is the beginning of one that fits.
+  std::shared_ptr<const Grammar> grammar;
+  bool in_reasoning = false;
   bool logprobs = false;
   int64_t top_logprobs = 0;
 };

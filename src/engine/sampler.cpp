@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <string>
 
 #include "ops/indexer.h"
@@ -34,9 +35,20 @@ Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt)
   prompt_.erase(std::unique(prompt_.begin(), prompt_.end()), prompt_.end());
 }
 
-SampledToken Sampler::sample(std::span<const float> logits, bool want_logprob, int64_t top) {
+void Sampler::prepare(std::span<const float> logits, std::span<const uint64_t> allowed) {
   logits_.assign(logits.begin(), logits.end());
   penalise();
+  if (allowed.empty()) return;
+  constexpr float kNever = -std::numeric_limits<float>::infinity();
+  const size_t covered = std::min(logits_.size(), allowed.size() * 64);
+  for (size_t i = 0; i < covered; ++i)
+    if ((allowed[i / 64] >> (i % 64) & 1) == 0) logits_[i] = kNever;
+  std::fill(logits_.begin() + static_cast<std::ptrdiff_t>(covered), logits_.end(), kNever);
+}
+
+SampledToken Sampler::sample(std::span<const float> logits, bool want_logprob, int64_t top,
+                             std::span<const uint64_t> allowed) {
+  prepare(logits, allowed);
   SampledToken token;
   token.id = choose();
   ++generated_[token.id];
@@ -63,10 +75,9 @@ SampledToken Sampler::sample(std::span<const float> logits, bool want_logprob, i
   return token;
 }
 
-int32_t Sampler::foresee(std::span<const float> logits) {
+int32_t Sampler::foresee(std::span<const float> logits, std::span<const uint64_t> allowed) {
   const std::mt19937_64 before = random_;
-  logits_.assign(logits.begin(), logits.end());
-  penalise();
+  prepare(logits, allowed);
   const int32_t id = choose();
   random_ = before;
   return id;
@@ -122,7 +133,8 @@ int32_t Sampler::choose() {
   for (size_t i = 0; i < limit; ++i) {
     if (i == sorted) sort_to(4 * sorted);
     const double w = mass(logit(i));
-    if (i > 0 && w < params_.min_p) break;  // relative to the best token, whose mass is 1
+    // min-p is relative to the best token, whose mass is 1. What has no mass is never drawn, however that is rounded.
+    if (i > 0 && (w < params_.min_p || w == 0)) break;
     weight_.push_back(w);
     kept += w;
     if (params_.top_p < 1 && kept >= params_.top_p * total) break;

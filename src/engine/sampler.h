@@ -12,7 +12,7 @@
 
 namespace fathom {
 
-// Applied in this order: penalties, temperature, top-k, top-p, min-p.
+// Applied in this order: tokens that are not allowed left out, penalties, temperature, top-k, top-p, min-p.
 struct SamplingParams {
   double temperature = 1.0;        // 0: greedy, the largest logit, ties to the lower id
   double top_p = 1.0;              // the smallest set of best tokens whose probability reaches this
@@ -47,11 +47,14 @@ class Sampler {
   Sampler(const SamplingParams& params, std::span<const int32_t> prompt);
 
   // logits (V). top: how many alternatives to report; logprobs are computed only if asked for.
-  SampledToken sample(std::span<const float> logits, bool want_logprob, int64_t top);
+  // allowed: bit i % 64 of word i / 64 is token i; tokens past its end are not allowed; empty: all are.
+  SampledToken sample(std::span<const float> logits, bool want_logprob, int64_t top,
+                      std::span<const uint64_t> allowed = {});
   // The token that `sample` would give for these logits, without taking it.
-  int32_t foresee(std::span<const float> logits);
+  int32_t foresee(std::span<const float> logits, std::span<const uint64_t> allowed = {});
 
  private:
+  void prepare(std::span<const float> logits, std::span<const uint64_t> allowed);
   void penalise();
   int32_t choose();
 

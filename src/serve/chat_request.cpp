@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <random>
 #include <utility>
@@ -121,6 +122,74 @@ bool read_thinking(Body& body, const std::string& model) {
   return thinking;
 }
 
+// Which tools may be called: "none", "auto", "required", or a function by its name.
+struct ToolChoice {
+  bool none = false, required = false;
+  std::optional<std::string> name{};
+};
+
+ToolChoice read_tool_choice(Body& body, const std::vector<Tool>& tools) {
+  const Json* choice = body.find("tool_choice");
+  if (!choice || *choice == "auto") return {};
+  if (*choice == "none") return {.none = true};
+  if (tools.empty()) {
+    body.fault(422, "tool_choice", "tool_choice: there are no tools to choose from");
+    return {};
+  }
+  if (*choice == "required") return {.required = true};
+  const Json* function = choice->is_object() && choice->contains("function") ? &choice->at("function") : nullptr;
+  const Json* name = function && function->is_object() && function->contains("name") ? &function->at("name") : nullptr;
+  if (!name || !name->is_string()) {
+    body.wrong("tool_choice", *choice, R"("none", "auto", "required" or {"type": "function", "function": {"name": …}})");
+    return {};
+  }
+  ToolChoice named{.required = true, .name = name->get<std::string>()};
+  if (std::ranges::none_of(tools, [&](const Tool& tool) { return tool.name == *named.name; }))
+    body.wrong("tool_choice.function.name", *name, "the name of one of the tools");
+  return named;
+}
+
+bool is_strict(const Tool& tool) {
+  const auto strict = tool.definition.find("strict");
+  return strict != tool.definition.end() && strict->is_boolean() && strict->get<bool>();
+}
+
+// What the answer has to be; null: anything.
+std::shared_ptr<const Grammar> read_grammar(Body& body, ChatFormat format, const std::vector<Tool>& tools,
+                                            const ToolChoice& choice) {
+  const auto made = [&](Result<std::shared_ptr<const Grammar>> grammar, const std::string& param) {
+    if (!grammar) body.fault(422, param, fmt::format("{}: {}", param, grammar.error().message));
+    return grammar ? *std::move(grammar) : nullptr;
+  };
+  const Json* response = body.find("response_format");
+  const Json* type = response && response->is_object() && response->contains("type") ? &response->at("type") : nullptr;
+  const bool structured = type && *type != "text";
+  if (response && !(type && (*type == "text" || *type == "json_object" || *type == "json_schema"))) {
+    body.wrong("response_format", *response, R"({"type": "text"}, {"type": "json_object"} or {"type": "json_schema", …})");
+    return nullptr;
+  }
+  ToolCallOptions options{.optional = !choice.required, .parallel = body.boolean("parallel_tool_calls", true)};
+  options.name = choice.name;
+  for (const Tool& tool : tools)
+    if (is_strict(tool)) options.strict.push_back(tool.name);
+  if (!tools.empty() && (choice.required || !options.strict.empty() || !options.parallel)) {
+    if (structured) {
+      body.fault(422, "response_format", "response_format: found one beside tool calls that are to be guided; choose one");
+      return nullptr;
+    }
+    return made(Grammar::tool_calls(format, tools, options), "tools");
+  }
+  if (!structured) return nullptr;
+  if (*type == "json_object") return made(Grammar::any_json_object(), "response_format");
+  const Json* wrapper = response->contains("json_schema") ? &response->at("json_schema") : nullptr;
+  const Json* schema = wrapper && wrapper->is_object() && wrapper->contains("schema") ? &wrapper->at("schema") : nullptr;
+  if (!schema || !schema->is_object()) {
+    body.wrong("response_format.json_schema", wrapper ? *wrapper : Json(), R"({"name": …, "schema": {…}})");
+    return nullptr;
+  }
+  return made(Grammar::json_schema(*schema), "response_format.json_schema.schema");
+}
+
 }  // namespace
 
 ApiResult<ChatRequest> read_chat_request(const Json& json, const Engine& engine) {
@@ -168,7 +237,10 @@ ApiResult<ChatRequest> read_chat_request(const Json& json, const Engine& engine)
       body.wrong("stream_options", *options, R"({"include_usage": true or false})");
   }
   bool thinking = read_thinking(body, request.model);
+  const ToolChoice choice = read_tool_choice(body, tools);
+  if (choice.none) tools.clear();
   if (!tools.empty() && engine.chat_format() == ChatFormat::kV31) thinking = false;
+  generation.grammar = read_grammar(body, engine.chat_format(), tools, choice);
   if (body.error()) return tl::unexpected(*body.error());
 
   ChatOptions options{.thinking = thinking};
@@ -178,7 +250,7 @@ ApiResult<ChatRequest> read_chat_request(const Json& json, const Engine& engine)
   }
   const Result<ChatPrompt> prompt = render_chat_prompt(engine.chat_format(), *conversation, tools, options);
   if (!prompt) return refused(400, "messages", prompt.error().message);
-  request.starts_in_reasoning = prompt->starts_in_reasoning;
+  request.starts_in_reasoning = generation.in_reasoning = prompt->starts_in_reasoning;
   request.parse_tools = !tools.empty();
   Result<std::vector<int32_t>> tokens = engine.tokenizer().encode(prompt->text);
   if (!tokens) return refused(400, "messages", tokens.error().message);
