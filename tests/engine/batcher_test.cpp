@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <set>
@@ -12,8 +14,11 @@
 #include <string>
 #include <vector>
 
+#include "engine/identity.h"
 #include "support/compare.h"
 #include "support/random.h"
+#include "support/temp_dir.h"
+#include "text/json.h"
 
 namespace fathom {
 namespace {
@@ -271,6 +276,89 @@ TEST_F(BatcherTest, DraftsChangeNoTokenAndMostAreRight) {
       EXPECT_EQ(batcher.stats().drafted > 0, draft);
     }
   }
+}
+
+// What a grammar asks for comes out, of a model that never meant it, with drafts and without; and what the length cuts is the
+// beginning of it.
+TEST_F(BatcherTest, AnswersFitTheirGrammar) {
+  const auto engine = open_sample({.context = 512});
+  const Json schema = Json::parse(
+      R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 8}, "n": {"type": "integer", "minimum": 3,
+          "maximum": 77}}, "required": ["name", "n"], "additionalProperties": false})");
+  const auto grammar = Grammar::json_schema(schema).value();
+  int64_t cut = 0, whole = 0;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    GenerationRequest r = request(*engine, std::string(kTexts[seed % 5]));
+    r.grammar = grammar;
+    r.in_reasoning = seed % 2 == 1;
+    if (!r.in_reasoning) r.prompt.push_back(*engine->tokenizer().id_of("</think>"));
+    r.sampling.temperature = 1.2;
+    r.sampling.seed = seed;
+    r.max_tokens = seed % 5 == 4 ? 12 : 200;
+    const Answered expected = alone(*engine, r);
+    Batcher batcher(*engine);
+    Watched w;
+    ASSERT_TRUE(batcher.submit(w.watch(r)));
+    drain(batcher);
+    expect_same(w.done[0], expected);
+    std::string text = expected.text;
+    if (r.in_reasoning) {
+      const size_t end = text.find("</think>");
+      if (end == std::string::npos) continue;  // reasoning is free, and may take all there is
+      text = text.substr(end + std::string_view("</think>").size());
+    }
+    if (expected.finish == FinishReason::kLength) {
+      ++cut;
+      continue;
+    }
+    ++whole;
+    EXPECT_TRUE(grammar->accepts(text)) << text;
+    const Json json = Json::parse(text, nullptr, false);
+    ASSERT_TRUE(json.is_object()) << text;
+    EXPECT_TRUE(json["n"].is_number_integer() && json["n"] >= 3 && json["n"] <= 77) << text;
+  }
+  EXPECT_GE(whole, 8);
+  EXPECT_GE(cut, 1);
+}
+
+// Blocks on disk: a new engine finds them, and damaged ones are as if they were not there.
+TEST_F(BatcherTest, ARestartFindsPromptsOnDisk) {
+  TempDir folder;
+  const BlockStoreSettings disk{.folder = folder.path() / "blocks", .capacity_bytes = 1 << 26, .queue_bytes = 1 << 26};
+  const std::string long_text(700, 'x');
+  auto engine = open_sample({.context = 1024});
+  GenerationRequest r = request(*engine, long_text);
+  const Answered expected = alone(*engine, r);
+  const int64_t blocks = (static_cast<int64_t>(r.prompt.size()) - 1) / kBlockTokens;
+  ASSERT_GT(blocks, 5);
+  const auto answer = [&](BatcherStats& stats) {
+    engine = open_sample({.context = 1024});
+    const auto store = BlockStore::open(disk).value();
+    Batcher batcher(*engine, {.store = store.get(), .identity = cache_identity(*engine).value()});
+    Watched w;
+    EXPECT_TRUE(batcher.submit(w.watch(r)));
+    drain(batcher);
+    store->flush();
+    stats = batcher.stats();
+    expect_same(w.done[0], expected);
+    return w.done[0].cached;
+  };
+  BatcherStats stats;
+  EXPECT_EQ(answer(stats), 0);
+  EXPECT_EQ(answer(stats), blocks * kBlockTokens);
+  EXPECT_EQ(stats.loaded_blocks, blocks);
+  // One of them is damaged: what follows it is computed again.
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(disk.folder))
+    if (entry.path().extension() == ".block") files.push_back(entry.path());
+  ASSERT_GE(static_cast<int64_t>(files.size()), blocks);
+  std::ranges::sort(files);
+  std::fstream file(files[files.size() / 2], std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(300);
+  file.put('!');
+  file.close();
+  EXPECT_LT(answer(stats), blocks * kBlockTokens);
+  EXPECT_EQ(answer(stats), blocks * kBlockTokens) << "it was written again";
 }
 
 TEST_F(BatcherTest, ChoicesShareTheirPromptsBlocks) {

@@ -21,13 +21,13 @@ class BatchFileTest : public testing::Test {
  protected:
   std::string line(const std::string& id, const std::string& question, const std::string& more = "") {
     return R"({"custom_id": ")" + id + R"(", "method": "POST", "url": "/v1/chat/completions", "body": {"messages": )" +
-           R"([{"role": "user", "content": ")" + question + R"("}], "max_tokens": 40)" + more + "}}\n";
+           R"([{"role": "user", "content": ")" + question + R"("}], "max_tokens": 120)" + more + "}}\n";
   }
   std::string twelve() {
     std::string text;
     for (int i = 0; i < 12; ++i)
       text += line("q" + std::to_string(i), "What is 81" + std::to_string(i) + " + 663?",
-                   i % 3 ? R"(, "temperature": 0)" : R"(, "n": 2)");
+                   i % 3 ? R"(, "temperature": 0, "thinking": {"type": "enabled"})" : R"(, "n": 2)");
     return text;
   }
   void write_in(const std::string& text) { ASSERT_TRUE(write_file_atomically(settings.in, text)); }

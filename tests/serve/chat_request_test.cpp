@@ -119,6 +119,37 @@ TEST_F(ChatRequestTest, WrongValuesAreNamed) {
   }
 }
 
+TEST_F(ChatRequestTest, FormatsAndToolChoicesBecomeGrammars) {
+  const std::string tools = R"("tools": [{"type": "function", "function": {"name": "f", "strict": )";
+  const std::string open = tools + "false}}]", strict = tools + "true}}]";
+  EXPECT_EQ(read(R"("response_format": {"type": "text"})").batch.generation.grammar, nullptr);
+  EXPECT_EQ(read(open).batch.generation.grammar, nullptr);
+  EXPECT_EQ(read(strict + R"(, "tool_choice": "none")").batch.generation.grammar, nullptr);
+  EXPECT_FALSE(read(open + R"(, "tool_choice": "none")").parse_tools);
+  for (const std::string& members :
+       {std::string(R"("response_format": {"type": "json_object"})"),
+        std::string(R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}})"), strict,
+        open + R"(, "tool_choice": "required")", open + R"(, "parallel_tool_calls": false)",
+        open + R"(, "tool_choice": {"type": "function", "function": {"name": "f"}})"})
+    EXPECT_NE(read(members).batch.generation.grammar, nullptr) << members;
+  const std::string call =
+      "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
+  const auto required = read(open + R"(, "tool_choice": "required")").batch.generation.grammar;
+  EXPECT_TRUE(required->accepts(call));
+  EXPECT_FALSE(required->accepts("I would rather not."));
+  EXPECT_TRUE(read(strict).batch.generation.grammar->accepts("I would rather not."));
+
+  EXPECT_EQ(refused(body(R"("tool_choice": "required")")).param, "tool_choice");
+  EXPECT_EQ(refused(body(open + R"(, "tool_choice": {"type": "function", "function": {"name": "g"}})")).param,
+            "tool_choice.function.name");
+  EXPECT_EQ(refused(body(R"("response_format": {"type": "xml"})")).param, "response_format");
+  EXPECT_EQ(refused(body(R"("response_format": {"type": "json_schema"})")).param, "response_format.json_schema");
+  const ApiError schema = refused(body(
+      R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object", "not": {}}}})"));
+  EXPECT_EQ(schema.status, 422);
+  EXPECT_THAT(schema.message, HasSubstr("not"));
+}
+
 TEST_F(ChatRequestTest, WhatIsNoChatRequestIsSaid) {
   EXPECT_EQ(refused(Json::parse("[]")).status, 400);
   EXPECT_THAT(refused(Json::parse("{}")).message, HasSubstr("messages: missing"));
