@@ -68,6 +68,11 @@ const Damage kDamages[] = {
      }},
     {"a link to another block's file",
      [](const fs::path& file, const fs::path& other) { fs::remove(file), fs::create_symlink(other, file); }},
+    {"a link to a right copy",
+     [](const fs::path& file, const fs::path&) {
+       fs::rename(file, file.parent_path() / "copy");
+       fs::create_symlink("copy", file);
+     }},
     {"a folder",
      [](const fs::path& file, const fs::path&) { in_its_place(file, [](auto& f) { fs::create_directory(f); }); }},
     {"a pipe",
