@@ -48,7 +48,7 @@ tensor_tests *
 ops_tests *
 cpu_tests *
 model_tests *
-engine_tests *Golden*:Sampler*:Kv*:StopMatcher*:Trace*-*TheSameBits*
+engine_tests *Golden*:Sampler*:Kv*:StopMatcher*:Trace*:Block*:PrefixIndex*-*TheSameBits*
 eval_tests *
 engine_tests *TheSameBits*:Session*:*SampleModel*/avx512
 TESTS
@@ -208,6 +208,23 @@ mutant "prefix taken for longer than it is" src/engine/engine.cpp \
   'result.cached_tokens = std::min<int64_t>(differ.first - tokens_.begin() + 1, std::min<int64_t>(tokens_in_cache(), prompt_size - 1));'
 mutant "stop string held back at the end" src/engine/stop_matcher.cpp \
   'return std::exchange(held_, {}); }' 'held_.clear(); return {}; }'
+mutant "block store: checksum without the content" src/engine/block_store.cpp 'checksum.add(slice);' ''
+mutant "block store: checksum not compared" src/engine/block_store.cpp 'return header == expected;' 'return header.key == expected.key;'
+mutant "block store: key neither hashed nor compared" src/engine/block_store.cpp \
+  'Checksum checksum(expected);' 'expected.key = header.key; Checksum checksum(expected);'
+mutant "block store: get is no use" src/engine/block_store.cpp 'blocks_.splice(blocks_.end(), blocks_, place->second);' ''
+mutant "block store: use forgotten by a restart" src/engine/block_store.cpp 'lock.unlock();
+    set_modified(file, stamp);' 'lock.unlock();'
+mutant "block store: stamps follow the clock back" src/engine/block_store.cpp 'std::max(last_stamp_ + 1, ' 'std::max(int64_t{0}, '
+mutant "block store: room made afterwards" src/engine/block_store.cpp 'while (stats_.bytes + disk_bytes >' 'while (stats_.bytes >'
+mutant "block store: half a block stays on a full disk" src/engine/block_store.cpp 'remove_at(folder_, kTemporary);
+    return' 'return'
+mutant "block store: links are followed" src/engine/block_store.cpp 'O_RDONLY | O_NOFOLLOW | O_NONBLOCK' 'O_RDONLY | O_NONBLOCK'
+mutant "prefix index: held blocks evicted" src/engine/prefix_index.cpp 'n.state = State::kHeld;
+  return true;' 'n.state = State::kIdle; link_newest(block);
+  return true;'
+mutant "prefix index: a gap in a chain is skipped" src/engine/prefix_index.cpp 'if (entry == blocks_.end()) break;' \
+  'if (entry == blocks_.end()) continue;'
 
 # Evaluation.
 mutant "eval: answers to a question taken for independent" src/eval/statistics.cpp \

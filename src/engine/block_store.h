@@ -8,18 +8,23 @@
 //   `open` removes. Nothing is fsynced: after a power cut the newest blocks may be missing or torn, and the checksum finds
 //   the torn ones.
 // - The block files never hold more than `capacity_bytes` together, the one being written included and each rounded up to
-//   whole 4 KiB; the least recently used goes first. Recency survives a restart: it is the files' modification time.
-// - Troubles of the disk (full, unwritable, unreadable) fail no call: the block is then not cached. They are counted, and the
-//   last is told in words (BlockStoreStats), for the caller to warn of once.
-// - Blocks hold what users wrote, so files and folders are readable by their owner alone.
+//   whole 4 KiB; the least recently used goes first. Recency survives a restart, as finely as the file system keeps
+//   modification times: `get` sets them.
+// - Troubles of the disk (full, unwritable, unreadable) fail no call: the block is then not cached. They are counted, and
+//   the last is told in words (BlockStoreStats), for the caller to warn of once.
+// - Blocks hold what users wrote, so they are readable by their owner alone.
 //
 // On disk: FOLDER/lock, held with flock while a store is open; FOLDER/fathom-blocks-1/KK/KEY.block, where KEY is the key in
 // hex and KK its first byte. Blocks of another format (fathom-blocks-N) are of no use to this program: `open` deletes
 // them. All else in the folder is left alone and not counted.
 //
 // One file a block, not large segment files: dropping the oldest is one unlink without compaction, damage stays within a
-// block, and the file system's own rename is the commit. What it costs, measured on ext4 (one EPYC core at half speed beside
-// other work, files in the page cache): MEASURED
+// block, and the file system's own rename is the commit. What it costs (bench/block_store_bench.cpp; ext4, files in the
+// page cache, one EPYC core of 2.6 GHz, CPU time, raw = open, pread, close of the same files):
+//   5 MB blocks    get 331 µs = 15 GB/s, raw 196 µs; `put` keeps its caller for 0.8 ms
+//   20 KB blocks   get 9.6 µs = 2 GB/s, raw 5.7 µs; `put` 1 µs. Segments would save most of both, some microseconds beside
+//                  the milliseconds in which even a small model computes 64 tokens; and the rounding to 4 KiB
+//   50,000 blocks  `open` 0.12 s when the system remembers the files
 #pragma once
 
 #include <condition_variable>
