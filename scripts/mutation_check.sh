@@ -220,11 +220,21 @@ mutant "block store: room made afterwards" src/engine/block_store.cpp 'while (st
 mutant "block store: half a block stays on a full disk" src/engine/block_store.cpp 'remove_at(folder_, kTemporary);
     return' 'return'
 mutant "block store: links are followed" src/engine/block_store.cpp 'O_RDONLY | O_NOFOLLOW | O_NONBLOCK' 'O_RDONLY | O_NONBLOCK'
-mutant "prefix index: held blocks evicted" src/engine/prefix_index.cpp 'n.state = State::kHeld;
-  return true;' 'n.state = State::kIdle; link_newest(block);
-  return true;'
-mutant "prefix index: a gap in a chain is skipped" src/engine/prefix_index.cpp 'if (entry == blocks_.end()) break;' \
-  'if (entry == blocks_.end()) continue;'
+mutant "pool: a block in use counts as idle" src/engine/kv_pool.cpp 'if (e.holders++ == 0) idle_.erase(e.idle);' \
+  'e.holders++;'
+mutant "pool: a fork writes into the shared last block" src/engine/kv_pool.cpp 'const int64_t whole = tokens / kBlockTokens;' \
+  'const int64_t whole = (tokens + kBlockTokens - 1) / kBlockTokens;'
+mutant "batcher: an answer's rows pass for a prompt's" src/engine/batcher.cpp \
+  'static_cast<int32_t>(std::clamp(s.prompt_size() - begin, int64_t{0}, kBlockTokens))' 'static_cast<int32_t>(kBlockTokens)'
+mutant "batcher: any draft is taken" src/engine/batcher_step.cpp \
+  'const bool accepted = s.answer.last_token() == *draft;' 'const bool accepted = true;'
+mutant "batcher: rows of an answer are written again as a prompt's" src/engine/batcher_step.cpp \
+  'const int64_t end = s->rows < s->prompt_size() ? s->prompt_size() : s->size();' 'const int64_t end = s->size();'
+mutant "sampler: a draft takes a random number" src/engine/sampler.cpp 'random_ = before;' ''
+mutant "answer: the end may come before the grammar's" src/engine/answer.cpp \
+  'if (matcher_->complete() && !request_.ignore_eos)' 'if (!request_.ignore_eos)'
+mutant "queue: a client that returns is paid for its pause" src/engine/fair_queue.h \
+  'if (account.active++ == 0 && least)' 'if (account.active++ < 0 && least)'
 
 # Evaluation.
 mutant "eval: answers to a question taken for independent" src/eval/statistics.cpp \
