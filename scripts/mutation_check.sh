@@ -12,7 +12,7 @@ pattern=${1:-}
 work=$(mktemp -d "${TMPDIR:-/tmp}/fathom-mutants-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 tree=$work/tree build=$work/build
-targets=(tensor_tests ops_tests cpu_tests model_tests engine_tests eval_tests)
+targets=(tensor_tests ops_tests cpu_tests model_tests engine_tests eval_tests serve_tests)
 
 mkdir "$tree"
 (cd "$root" && tar cf - CMakeLists.txt cmake src tests models) | tar xf - -C "$tree"
@@ -48,8 +48,9 @@ tensor_tests *
 ops_tests *
 cpu_tests *
 model_tests *
-engine_tests *Golden*:Sampler*:Kv*:StopMatcher*:Trace*:Block*:PrefixIndex*-*TheSameBits*
+engine_tests *Golden*:Sampler*:Kv*:StopMatcher*:Trace*:Block*:Batcher*:Scheduler*:*Policy*:*Budget*:FairQueue*-*TheSameBits*
 eval_tests *
+serve_tests *
 engine_tests *TheSameBits*:Session*:*SampleModel*/avx512
 TESTS
 }
