@@ -27,6 +27,8 @@ inline constexpr size_t kMaxNfaStates = 50'000;
 inline constexpr size_t kMaxTextStates = 20'000;
 inline constexpr size_t kMaxTableEntries = 2'000'000;
 inline constexpr size_t kMaxPatternWork = 10'000'000;
+// All patterns of one schema together: steps, and entries of tables.
+inline constexpr size_t kMaxSchemaWork = 40'000'000;
 inline constexpr size_t kMaxDecoderStates = 100'000;
 
 // Numbers. Without a range: digits before and after the point, and of the exponent, so that every number is finite as a

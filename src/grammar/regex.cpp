@@ -98,8 +98,8 @@ class Nfa {
 // end, in order; a state in which anything may follow is kEverything alone.
 class Determinizer {
  public:
-  Determinizer(const Nfa& nfa, const RegexTree& tree, RegexMatch match)
-      : nfa_(nfa), match_(match), stamps_(nfa.states.size()) {
+  Determinizer(const Nfa& nfa, const RegexTree& tree, RegexMatch match, size_t most_work)
+      : nfa_(nfa), match_(match), most_work_(most_work), stamps_(nfa.states.size()) {
     dfa_.classes = CharacterClasses::of_sets(tree.sets);
     set_classes_.resize(tree.sets.size());
     for (size_t s = 0; s < tree.sets.size(); ++s) {
@@ -112,6 +112,8 @@ class Determinizer {
       }
     }
   }
+
+  size_t work() const { return work_; }
 
   Result<TextDfa> run() {
     using Key = std::vector<uint32_t>;
@@ -146,9 +148,9 @@ class Determinizer {
           if (std::ranges::binary_search(next, uint32_t{0})) next = {0};
         }
         work_ += next.size() + 1;
-        if (work_ > grammar_limits::kMaxPatternWork) {
-          return fail("needs more than {} steps to be made deterministic; make it simpler",
-                      grammar_limits::kMaxPatternWork);
+        if (work_ > most_work_) {
+          return fail("needs more than the {} steps that are left for it to be made deterministic; make it simpler",
+                      most_work_);
         }
         if (next.empty()) continue;
         const auto [found, is_new] = ids.try_emplace(std::move(next), static_cast<uint32_t>(subsets.size()));
@@ -205,6 +207,7 @@ class Determinizer {
 
   const Nfa& nfa_;
   const RegexMatch match_;
+  const size_t most_work_;
   TextDfa dfa_;
   std::vector<std::vector<uint32_t>> set_classes_;
   std::vector<uint64_t> stamps_;
@@ -215,11 +218,19 @@ class Determinizer {
 
 }  // namespace
 
-Result<TextDfa> compile_regex(std::string_view pattern, RegexMatch match) {
+Result<TextDfa> compile_regex(std::string_view pattern, RegexMatch match, size_t& work_left) {
   FATHOM_TRY(const RegexTree tree, parse_regex(pattern));
   Nfa nfa;
   FATHOM_RETURN_IF_ERROR(nfa.build(tree));
-  return Determinizer(nfa, tree, match).run();
+  Determinizer determinizer(nfa, tree, match, std::min(work_left, grammar_limits::kMaxPatternWork));
+  auto dfa = determinizer.run();
+  work_left -= std::min(work_left, determinizer.work() + nfa.states.size());
+  return dfa;
+}
+
+Result<TextDfa> compile_regex(std::string_view pattern, RegexMatch match) {
+  size_t work_left = grammar_limits::kMaxPatternWork;
+  return compile_regex(pattern, match, work_left);
 }
 
 }  // namespace fathom

@@ -17,6 +17,8 @@ enum class RegexMatch {
 // \uHHHH \u{H…} \cX and escaped punctuation; (…) (?:…) (?<name>…); |; * + ? {m} {m,} {m,n}, also lazy, which makes no
 // difference here; ^ and $, which match only at the ends of the text, wherever they stand.
 // Refused, with the place: lookaround, back-references, \b and \B, \p{…}, flags, and what exceeds the limits.
+// work_left: steps that may be taken, at most kMaxPatternWork of them; those that were are taken off.
+Result<TextDfa> compile_regex(std::string_view pattern, RegexMatch match, size_t& work_left);
 Result<TextDfa> compile_regex(std::string_view pattern, RegexMatch match);
 
 }  // namespace fathom

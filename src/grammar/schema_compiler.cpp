@@ -277,25 +277,6 @@ const Node* SchemaCompiler::anything(uint8_t types, Form form) {
   return found->second;
 }
 
-// Whether a value of enum or const is allowed by what stands beside it.
-bool SchemaCompiler::fits(const Json& value, const Json& schema, const std::string& path, uint8_t types) {
-  const uint8_t type = type_of(value);
-  if ((type & types) == 0) return false;
-  if (type == kString) {
-    const auto dfa = text_dfa(string_keywords(schema, path), path, true);
-    return dfa && dfa->matches(value.get_ref<const std::string&>());
-  }
-  if ((type & kNumber) != 0) {
-    NumberRange range;
-    if (!number_range(schema, path, range)) return false;
-    const auto dfa = number_dfa(range);
-    if (!dfa) problem(path, dfa.error().message);
-    return (range.bounds.empty() && range.multiple_of == 1) ||
-           (dfa && !dfa->states.empty() && dfa->accepts(value.dump()));
-  }
-  return true;
-}
-
 const Node* SchemaCompiler::listed(const Json& schema, const std::string& path, uint8_t types, Form form) {
   types &= declared_types(schema, path);
   std::vector<const Json*> values;
@@ -314,15 +295,39 @@ const Node* SchemaCompiler::listed(const Json& schema, const std::string& path, 
     values = std::move(both);
     where = enum_path;
   }
+  // What stands beside them has to allow them.
+  std::erase_if(values, [types](const Json* value) { return (type_of(*value) & types) == 0; });
+  std::optional<TextDfa> strings = TextDfa::any();
+  if (std::ranges::any_of(values, [](const Json* value) { return value->is_string(); })) {
+    const Strings keywords = string_keywords(schema, path);
+    strings = text_dfa(keywords, path, true, Form::kJson);
+    if (keywords.at_least > keywords.at_most)
+      std::erase_if(values, [](const Json* value) { return value->is_string(); });
+  }
+  NumberRange range;
+  std::optional<ByteDfa> numbers;
+  if (std::ranges::any_of(values, [](const Json* value) { return value->is_number(); })) {
+    if (!number_range(schema, path, range)) return nodes_.impossible();
+    if (!range.bounds.empty() || range.multiple_of > 1) {
+      auto dfa = number_dfa(range);
+      if (!dfa) {
+        problem(path, dfa.error().message);
+        return nodes_.impossible();
+      }
+      numbers = *std::move(dfa);
+    }
+  }
+  if (!strings) return nodes_.impossible();
   std::vector<std::string> texts;
   std::vector<const Node*> parts;
   for (const Json* value : values) {
-    if (!fits(*value, schema, path, types)) continue;
+    if (value->is_string() && !strings->matches(value->get_ref<const std::string&>())) continue;
+    if (value->is_number() && numbers && (numbers->states.empty() || !numbers->accepts(value->dump()))) continue;
     if (value->is_structured()) {
       for (const char* other : {"properties", "required", "additionalProperties", "minProperties", "maxProperties",
                                 "items", "prefixItems", "minItems", "maxItems"}) {
-        if (schema.contains(other))
-          problem(schema_path(path, other), "not supported beside an enum of arrays or objects");
+        if (!schema.contains(other)) continue;
+        problem(schema_path(path, other), "not supported beside an enum of arrays or objects");
       }
       parts.push_back(constant(*value, where));
     } else if (!value->is_string()) {

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -72,12 +73,13 @@ class SchemaCompiler {
   // Of the keywords that apply to a type; null when they are wrong.
   std::shared_ptr<const TextProgram> text_program(const Strings& strings, const std::string& path, Form form,
                                                   uint32_t& at_least, uint32_t& at_most);
-  Result<TextDfa> text_dfa(const Strings& strings, const std::string& path, bool with_lengths);
+  // None when something is wrong with them, which is a problem then.
+  std::optional<TextDfa> text_dfa(const Strings& strings, const std::string& path, bool with_lengths, Form form);
+  bool take_work(size_t work, const std::string& path);
   Strings string_keywords(const Json& schema, const std::string& path);
   bool number_range(const Json& schema, const std::string& path, struct NumberRange& range);
   uint8_t declared_types(const Json& schema, const std::string& path);
   uint32_t count(const Json& schema, const std::string& path, const char* keyword, uint32_t otherwise);
-  bool fits(const Json& value, const Json& schema, const std::string& path, uint8_t types);
 
   void check_keywords(const Json& schema, const std::string& path);
   bool only_beside(const Json& schema, const std::string& path, std::string_view keyword);
@@ -107,6 +109,7 @@ class SchemaCompiler {
   std::map<std::tuple<const Json*, uint8_t, Form>, const Node*> references_;
   std::map<std::tuple<std::string, std::string, uint32_t, uint32_t, Form>, std::shared_ptr<const TextProgram>>
       programs_;
+  size_t work_left_ = grammar_limits::kMaxSchemaWork;
   int depth_ = 0;
   const Node* white_space_ = nullptr;
   const Node* comma_ = nullptr;

@@ -55,33 +55,62 @@ SchemaCompiler::Strings SchemaCompiler::string_keywords(const Json& schema, cons
   return strings;
 }
 
-Result<TextDfa> SchemaCompiler::text_dfa(const Strings& strings, const std::string& path, bool with_lengths) {
+bool SchemaCompiler::take_work(size_t work, const std::string& path) {
+  const bool enough = work <= work_left_;
+  work_left_ -= std::min(work, work_left_);
+  if (!enough) {
+    problem(path, fmt::format("the schema's patterns together need more than {} steps; make them simpler, or fewer",
+                              grammar_limits::kMaxSchemaWork));
+  }
+  return enough;
+}
+
+std::optional<TextDfa> SchemaCompiler::text_dfa(const Strings& strings, const std::string& path, bool with_lengths,
+                                                Form form) {
   TextDfa dfa = TextDfa::any();
+  // Takes the result of a step over, unless it failed.
+  const auto set = [&](Result<TextDfa> next, const std::string& where) {
+    if (next) {
+      dfa = *std::move(next);
+    } else {
+      problem(where, next.error().message);
+    }
+    return next.has_value();
+  };
+  // Both `dfa` and `other`; a product has as many states as they have together, at most.
+  const auto both = [&](const TextDfa& other, const std::string& where) {
+    const size_t states = std::min(dfa.states() * other.states(), grammar_limits::kMaxTextStates);
+    const size_t classes = std::max(dfa.classes.count * other.classes.count, dfa.classes.count + other.classes.count);
+    return take_work(states * classes, where) && set(intersection(dfa, other), where);
+  };
   if (strings.format != nullptr) {
+    const std::string where = schema_path(path, "format");
     const std::string& name = strings.format->get_ref<const std::string&>();
     const auto pattern = format_pattern(name);
     if (!pattern) {
-      return fail("{}: {} is not supported; date, time, date-time, email, uuid and ipv4 are",
-                  schema_path(path, "format"), in_quotes(name));
+      problem(where,
+              fmt::format("{} is not supported; date, time, date-time, email, uuid and ipv4 are", in_quotes(name)));
+      return std::nullopt;
     }
-    auto format = compile_regex(*pattern, RegexMatch::kWhole);
-    if (!format) return fail("{}: {}", schema_path(path, "format"), format.error().message);
-    dfa = *std::move(format);
+    if (!set(compile_regex(*pattern, RegexMatch::kWhole, work_left_), where)) return std::nullopt;
   }
   if (strings.pattern != nullptr) {
-    auto pattern = compile_regex(strings.pattern->get_ref<const std::string&>(), RegexMatch::kAnywhere);
-    if (pattern) pattern = intersection(*pattern, dfa);
-    if (!pattern) return fail("{}: {}", schema_path(path, "pattern"), pattern.error().message);
-    dfa = *std::move(pattern);
-  }
-  if (with_lengths && strings.at_least <= strings.at_most) {
-    auto sized = with_length(dfa, strings.at_least, strings.at_most);
-    if (!sized) {
-      return fail("{}: with {} {}", schema_path(path, strings.at_most == kUnlimited ? "minLength" : "maxLength"),
-                  strings.pattern != nullptr || strings.format != nullptr ? "a pattern or format," : "this text,",
-                  sized.error().message);
+    const std::string where = schema_path(path, "pattern");
+    const auto pattern =
+        compile_regex(strings.pattern->get_ref<const std::string&>(), RegexMatch::kAnywhere, work_left_);
+    if (!pattern) {
+      problem(where, pattern.error().message);
+      return std::nullopt;
     }
-    dfa = *std::move(sized);
+    if (!both(*pattern, where)) return std::nullopt;
+  }
+  if (form == Form::kRaw && !both(text_without(never_raw_), path)) return std::nullopt;
+  if (with_lengths && strings.at_least <= strings.at_most && (strings.at_least > 0 || strings.at_most != kUnlimited)) {
+    const std::string where = schema_path(path, strings.at_most == kUnlimited ? "minLength" : "maxLength");
+    const size_t lengths = 1 + size_t{strings.at_most == kUnlimited ? strings.at_least : strings.at_most};
+    const size_t states = std::min(dfa.states() * lengths, grammar_limits::kMaxTextStates);
+    if (!take_work(states * dfa.classes.count, where)) return std::nullopt;
+    if (!set(with_length(dfa, strings.at_least, strings.at_most), where)) return std::nullopt;
   }
   return dfa;
 }
@@ -97,13 +126,8 @@ std::shared_ptr<const TextProgram> SchemaCompiler::text_program(const Strings& s
                               counted ? kUnlimited : strings.at_most, form);
   auto& program = programs_[key];
   if (program != nullptr) return program;
-  auto dfa = text_dfa(strings, path, !counted);
-  if (dfa && form == Form::kRaw) dfa = intersection(*dfa, text_without(never_raw_));
-  if (!dfa) {
-    problem(dfa.error().message.starts_with(path) ? "" : path, dfa.error().message);
-    return nullptr;
-  }
-  if (dfa->empty()) return nullptr;
+  auto dfa = text_dfa(strings, path, !counted, form);
+  if (!dfa || dfa->empty() || !take_work(dfa->table.size(), path)) return nullptr;
   auto made = TextProgram::make(*std::move(dfa), form == Form::kRaw ? TextForm::kRaw : TextForm::kJson,
                                 form == Form::kRaw ? std::u32string_view() : never_raw_);
   if (!made) {
@@ -308,6 +332,7 @@ const Node* SchemaCompiler::member(std::string_view name, const Json& schema, co
 const Node* SchemaCompiler::other_member(const std::vector<std::string>& names, const Json& schema,
                                          const std::string& path, Form form) {
   auto others = all_but(names);
+  if (others && !take_work(others->table.size(), path)) return nodes_.impossible();
   if (!others) {
     problem(path, others.error().message);
     return nodes_.impossible();
