@@ -40,7 +40,8 @@ class ServingBench {
 
   StreamsResult streams(int64_t count, bool draft) {
     engine_.kv_pool().forget();
-    Batcher batcher(engine_, {.max_running = count, .draft = draft});
+    // Prompts are read at once: what is measured begins after the last of them.
+    Batcher batcher(engine_, {.max_running = count, .draft = draft, .slowdown = 1e6});
     std::vector<Times> times(static_cast<size_t>(count));
     for (int64_t i = 0; i < count; ++i) submit(batcher, noise(settings_.prompt), settings_.generate, times[i]);
     while (!cancel_ && batcher.step()) {
@@ -136,8 +137,8 @@ Result<ServingReport> bench_serving(const std::filesystem::path& model, EngineSe
   int64_t cache = most * (settings.prompt + settings.generate);
   int64_t context = settings.prompt + settings.generate;
   if (settings.gap_streams > 0) {
-    // A token of each stream for every few of the long prompt's, at worst for each.
-    const int64_t answers = settings.prompt + 4096;
+    // At worst each stream takes a token for each of the long prompt.
+    const int64_t answers = settings.prompt + settings.long_prompt + 256;
     cache = std::max(cache, settings.gap_streams * answers + settings.long_prompt);
     context = std::max({context, settings.long_prompt + 64, answers});
   }
