@@ -19,11 +19,12 @@ class AnswerLog {
  public:
   // A new file. Fails where there is one of that name.
   static Result<AnswerLog> create(const std::filesystem::path& file, const EvalRun& run);
-  // Goes on with a file that `create` began, and gives out its answers. What follows the last whole line is dropped: a
-  // line that a crash cut. Fails on answers of other settings, naming what differs, and on any other file, which stays
-  // as it is then.
+  // Goes on with a file that `create` began, and gives out its answers. What follows the last whole line, a line that a
+  // crash cut, is dropped when the next is written. Fails on answers of other settings, naming what differs, and on any
+  // other file, which stays as it is then.
   static Result<AnswerLog> resume(const std::filesystem::path& file, const EvalRun& run,
                                   std::vector<EvalAnswer>& answers);
+
   Status append(const EvalQuestion& question, const EvalAnswer& answer, const AnswerText& text);
 
  private:

@@ -347,18 +347,24 @@ TEST_F(BatcherTest, ARestartFindsPromptsOnDisk) {
   EXPECT_EQ(answer(stats), 0);
   EXPECT_EQ(answer(stats), blocks * kBlockTokens);
   EXPECT_EQ(stats.loaded_blocks, blocks);
-  // One of them is damaged: what follows it is computed again.
+  // Half of them are damaged: what follows the first of these is computed again.
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(disk.folder))
     if (entry.path().extension() == ".block") files.push_back(entry.path());
   ASSERT_GE(static_cast<int64_t>(files.size()), blocks);
   std::ranges::sort(files);
-  std::fstream file(files[files.size() / 2], std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(300);
-  file.put('!');
-  file.close();
+  for (size_t i = 0; i < files.size(); i += 2) {
+    std::fstream file(files[i], std::ios::in | std::ios::out | std::ios::binary);
+    file.seekg(300);
+    const auto old = static_cast<char>(file.get());
+    file.seekp(300);
+    file.put(static_cast<char>(~old));
+  }
   EXPECT_LT(answer(stats), blocks * kBlockTokens);
-  EXPECT_EQ(answer(stats), blocks * kBlockTokens) << "it was written again";
+  // Each time at least the first is found out and written again.
+  size_t times = 0;
+  while (answer(stats) < blocks * kBlockTokens && times < files.size()) ++times;
+  EXPECT_LT(times, files.size());
 }
 
 TEST_F(BatcherTest, ChoicesShareTheirPromptsBlocks) {

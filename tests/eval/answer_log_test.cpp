@@ -54,9 +54,10 @@ TEST_F(Log, DropsTheLineThatACrashCutAndGoesOn) {
   {
     auto log = AnswerLog::resume(file(), run_, answers);
     ASSERT_TRUE(log) << log.error().message;
-    EXPECT_EQ(text(), whole);
     ASSERT_TRUE(log->append({}, one(3), {}));
   }
+  ASSERT_TRUE(text().starts_with(whole));
+  EXPECT_EQ(text().find('\n', whole.size()), text().size() - 1) << "one line more, and nothing of the cut one";
   EXPECT_EQ(answers.size(), 3u);
   answers.clear();
   ASSERT_TRUE(AnswerLog::resume(file(), run_, answers));
