@@ -33,11 +33,13 @@ std::string summary(const BatchFileReport& report) {
   std::string text = fmt::format("{} answered, {} refused", report.answered, report.refused);
   if (report.before > 0) text += fmt::format(", {} were there already", report.before);
   text += fmt::format(", of {} requests, in {:.1f} s\n", report.requests, report.seconds);
-  text += fmt::format("  prompts   {} tokens, {:.0f} % of them from the cache\n", prompt, share(s.cached_tokens, prompt));
+  text +=
+      fmt::format("  prompts   {} tokens, {:.0f} % of them from the cache\n", prompt, share(s.cached_tokens, prompt));
   text += fmt::format("  answers   {} tokens, {:.1f} tokens/s\n", s.answer_tokens,
                       static_cast<double>(s.answer_tokens) / std::max(report.seconds, 1e-9));
   if (s.drafted > 0)
-    text += fmt::format("  drafts    {} of {} accepted, {:.0f} %\n", s.accepted, s.drafted, share(s.accepted, s.drafted));
+    text +=
+        fmt::format("  drafts    {} of {} accepted, {:.0f} %\n", s.accepted, s.drafted, share(s.accepted, s.drafted));
   if (s.preempted > 0) text += fmt::format("  cache     {} times too small: answers were put back\n", s.preempted);
   return text;
 }

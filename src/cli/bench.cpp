@@ -131,7 +131,8 @@ Result<int> measure_serving(ServingOptions& options) {
   const auto show = [&](std::string_view part) {
     if (terminal) fmt::print(stderr, "\r{}\033[K", part);
   };
-  auto result = bench_serving(options.engine.folder(), options.engine.settings(), options.settings, show, interrupt.flag());
+  auto result =
+      bench_serving(options.engine.folder(), options.engine.settings(), options.settings, show, interrupt.flag());
   if (terminal) fmt::print(stderr, "\r\033[K");
   FATHOM_TRY(const ServingReport report, std::move(result));
   std::fputs(serving_text(report, options.settings).c_str(), stdout);
@@ -144,7 +145,7 @@ CLI::App* add_serving(CLI::App& bench, CommandContext& context) {
   auto options = std::make_shared<ServingOptions>();
   ServingBenchSettings& s = options->settings;
   CLI::App* command = bench.add_subcommand("serving", "Many answers at once: throughput, even flow, the context cache");
-  command->footer("  fathom bench serving --model DIR --streams 1,16 --cache-dir /tmp/blocks");
+  command->footer("  fathom bench serving --model DIR --streams 1,16 --cache-dir BLOCKS");
   const auto count = [&](const char* name, int64_t& value, int64_t least, const char* description) {
     command->add_option(name, value, description)
         ->check(CLI::Range(least, int64_t{1} << 20))
@@ -161,7 +162,8 @@ CLI::App* add_serving(CLI::App& bench, CommandContext& context) {
   count("--gap-streams", s.gap_streams, 0, "Streams beside which a long prompt is read; 0: leave that out");
   count("--long-prompt", s.long_prompt, 1, "Its tokens");
   count("--prefix", s.prefix, 0, "Tokens of a prompt that is in the cache; 0: leave that out");
-  command->add_option("--cache-dir", options->cache_dir, "Also from disk: an empty folder for the blocks")->type_name("DIR");
+  command->add_option("--cache-dir", options->cache_dir, "Also from disk: an empty folder for the blocks")
+      ->type_name("DIR");
   command->add_flag("--draft,!--no-draft", s.draft, "Also with drafts, where the model has the layer (default: yes)");
   command->add_option("--json", options->json, "Also write the figures to this file")->type_name("FILE");
   options->engine.add_to(*command, /*model_required=*/true);

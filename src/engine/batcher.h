@@ -56,7 +56,7 @@ struct BatcherSettings {
 
 struct BatcherStats {
   int64_t running = 0, waiting = 0;
-  int64_t loaded_blocks = 0;  // from disk
+  int64_t loaded_blocks = 0;                                                 // from disk
   int64_t steps = 0, read_tokens = 0, cached_tokens = 0, answer_tokens = 0;  // read: of prompts, not found in the cache
   int64_t drafted = 0, accepted = 0, preempted = 0, done = 0, cancelled = 0;
   int64_t free_blocks = 0, idle_blocks = 0, blocks = 0;
@@ -113,6 +113,7 @@ class Batcher {
   void take_token(Sequence& s, std::span<const float> logits);
   void split_choices(Sequence& s, std::span<const float> logits);
   void make_drafts(const Tensor& hidden);
+  Step gathered_step() const;
   bool wants_draft(const Sequence& s) const;
   void sweep();
   void finish(Sequence& s);
@@ -131,7 +132,7 @@ class Batcher {
   // Of the step under way.
   bool drafting_ = false;
   BatcherClock::time_point load_until_;  // blocks are read from disk
-  int64_t answers_ = 0, drafters_ = 0;  // that take a token; of those, that may have drafts
+  int64_t answers_ = 0, drafters_ = 0;   // that take a token; of those, that may have drafts
   std::vector<Part> parts_;
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<Slice> slices_;

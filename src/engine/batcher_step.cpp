@@ -28,12 +28,7 @@ bool Batcher::step() {
   plan();
   if (parts_.empty()) return true;  // only blocks were read from disk
 
-  Step step;
-  step.tokens = tokens_;
-  step.slices = slices_;
-  step.kv = &engine_.kv_pool().cache();
-  step.logit_rows = logit_rows_;
-  const StepOutput out = engine_.runner().forward(step);
+  const StepOutput out = engine_.runner().forward(gathered_step());
   int64_t row = 0, answers = 0, read_rows = 0, verified = 0;
   for (const Part& part : parts_) {
     if (!part.decodes) read_rows += part.end - part.begin;
@@ -42,8 +37,7 @@ bool Batcher::step() {
     take(part, out.logits, row);
   }
   if (has_mtp_) make_drafts(out.hidden);
-  for (const Part& part : parts_)
-    if (!part.sequence->answer.ended()) name_blocks(*part.sequence, /*answers_too=*/false);
+  for (const Part& part : parts_) name_blocks(*part.sequence, /*answers_too=*/false);
 
   const double seconds = std::chrono::duration<double>(BatcherClock::now() - start).count();
   budget_.record(answers, read_rows, seconds);
@@ -54,6 +48,15 @@ bool Batcher::step() {
   stats_.read_tokens += read_rows;
   sweep();
   return true;
+}
+
+Step Batcher::gathered_step() const {
+  Step step;
+  step.tokens = tokens_;
+  step.slices = slices_;
+  step.kv = &engine_.kv_pool().cache();
+  step.logit_rows = logit_rows_;
+  return step;
 }
 
 // Rows for everything under way, in the order of precedence: who finds no room puts back those after it, none of which
@@ -166,14 +169,15 @@ bool Batcher::wants_draft(const Sequence& s) const {
   return s.acceptance.count() < kTrialDrafts || s.acceptance.value() > policy_.break_even(answers_, drafters_);
 }
 
-// The MTP layer reads all rows of which the next token is known, so that it has the keys of the whole text; and guesses the
-// token after next of answers that go on.
+// The MTP layer reads all rows of which the next token is known, so that it has the keys of the whole text, of a prompt also for
+// others that will find it in the cache; and guesses the token after next of answers that go on.
 void Batcher::make_drafts(const Tensor& hidden) {
   tokens_.clear(), slices_.clear(), logit_rows_.clear(), hidden_.clear();
   drafted_for_.clear();
   for (const Part& part : parts_) {
     Sequence& s = *part.sequence;
-    if (s.answer.ended() || (part.decodes && !(drafting_ && wants_draft(s)))) continue;
+    const bool goes_on = !s.answer.ended() && wants_draft(s);
+    if (part.decodes && !(drafting_ && goes_on)) continue;
     const int64_t end = std::min(part.end, s.size() - 1);
     if (end <= part.begin) continue;
     const auto next = s.tokens.begin() + part.begin + 1;
@@ -182,18 +186,13 @@ void Batcher::make_drafts(const Tensor& hidden) {
     hidden_.insert(hidden_.end(), rows, rows + (end - part.begin) * hidden.cols());
     slices_.push_back({part.begin, end - part.begin, s.kv.blocks(), part.prompt});
     // A draft is worth its row only when a token comes after the next one.
-    if (s.rows + 1 != s.size() || s.answer.room() < 2 || !wants_draft(s)) continue;
+    if (!goes_on || s.rows + 1 != s.size() || s.answer.room() < 2) continue;
     logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);
     drafted_for_.push_back(&s);
   }
   if (tokens_.empty()) return;
-  Step step;
-  step.tokens = tokens_;
-  step.slices = slices_;
-  step.kv = &engine_.kv_pool().cache();
-  step.logit_rows = logit_rows_;
   const int64_t rows = static_cast<int64_t>(tokens_.size());
-  const StepOutput out = engine_.runner().draft(step, Tensor::matrix(hidden_.data(), rows, hidden.cols()));
+  const StepOutput out = engine_.runner().draft(gathered_step(), Tensor::matrix(hidden_.data(), rows, hidden.cols()));
   for (size_t i = 0; i < drafted_for_.size(); ++i)
     drafted_for_[i]->draft = drafted_for_[i]->answer.foresee(row_of(out.logits, static_cast<int64_t>(i)));
 }

@@ -56,7 +56,8 @@ class ServingBench {
     int64_t tokens = 0;
     for (const Times& t : times) tokens += std::ranges::count_if(t, [&](auto at) { return at > begin && at <= end; });
     const BatcherStats stats = batcher.stats();
-    return {count, draft, static_cast<double>(tokens) / std::max(seconds(end - begin), 1e-9), stats.drafted, stats.accepted};
+    return {count, draft, static_cast<double>(tokens) / std::max(seconds(end - begin), 1e-9), stats.drafted,
+            stats.accepted};
   }
 
   void gaps(ServingReport& report) {
@@ -70,9 +71,7 @@ class ServingBench {
       while (!cancel_ && !reached() && batcher.step()) {
       }
     };
-    const auto shortest = [&] {
-      return std::ranges::min(times, {}, [](const Times& t) { return t.size(); }).size();
-    };
+    const auto shortest = [&] { return std::ranges::min(times, {}, [](const Times& t) { return t.size(); }).size(); };
     run_until([&] { return shortest() >= 1; });
     const auto begin = Clock::now();
     const size_t before = shortest();
@@ -208,11 +207,13 @@ std::string serving_text(const ServingReport& r, const ServingBenchSettings& set
     for (const StreamsResult& s : r.streams)
       append_line(out, "{:>8}{:>8}{:>12.1f}{:>10.2f}{:>12}", s.streams, s.draft ? "yes" : "no", s.tokens_per_second,
                   s.tokens_per_second / one,
-                  s.drafted > 0 ? fmt::format("{:.0f} %", 100.0 * static_cast<double>(s.accepted) / static_cast<double>(s.drafted))
+                  s.drafted > 0 ? fmt::format("{:.0f} %",
+                                              100.0 * static_cast<double>(s.accepted) / static_cast<double>(s.drafted))
                                 : "");
   }
   if (r.gaps_alone && r.gaps_beside) {
-    append_line(out, "\nms between tokens of {} streams{:>10}{:>10}{:>10}", settings.gap_streams, "median", "95 %", "most");
+    append_line(out, "\nms between tokens of {} streams{:>10}{:>10}{:>10}", settings.gap_streams, "median", "95 %",
+                "most");
     const auto row = [&](std::string_view name, const Gaps& g) {
       append_line(out, "  {:<30}{:>10.2f}{:>10.2f}{:>10.2f}", name, 1e3 * g.median, 1e3 * g.p95, 1e3 * g.most);
     };

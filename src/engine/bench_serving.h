@@ -29,7 +29,8 @@ struct ServingBenchSettings {
 struct StreamsResult {
   int64_t streams = 0;
   bool draft = false;
-  double tokens_per_second = 0;  // of all answers, from the first token of the last to begin to the end of the first to end
+  double tokens_per_second =
+      0;  // of all answers, from the first token of the last to begin to the end of the first to end
   int64_t drafted = 0, accepted = 0;
 };
 

@@ -33,7 +33,7 @@ struct EngineSettings {
   LatentFormat latent_format = LatentFormat::kBf16;
   bool reproducible = false;     // decoding has the bits of prefill; prompts cost more
   bool dense_attention = false;  // leave the indexer out: every query attends to all it sees
-  int64_t chunk = 512;        // prompt tokens a step; changes speed and memory, never a result
+  int64_t chunk = 512;           // prompt tokens a step; changes speed and memory, never a result
 };
 
 // Owns everything that is shared by conversations. Not thread-safe.

@@ -39,9 +39,7 @@ class FairQueue {
     // Charges only matter beside those of others.
     if (!least_active()) accounts_.clear();
   }
-  void charge(const std::string& client, int64_t tokens) {
-    accounts_.at(client).charge += static_cast<double>(tokens);
-  }
+  void charge(const std::string& client, int64_t tokens) { accounts_.at(client).charge += static_cast<double>(tokens); }
 
   void push(Ticket ticket, std::unique_ptr<Item> item) { waiting_.emplace_back(std::move(ticket), std::move(item)); }
   bool empty() const { return waiting_.empty(); }

@@ -1,6 +1,5 @@
 #include "engine/identity.h"
 
-
 #include <algorithm>
 #include <filesystem>
 #include <vector>
@@ -21,7 +20,8 @@ std::string hex(XXH128_hash_t hash) { return fmt::format("{:016x}{:016x}", hash.
 Result<std::string> hash_of_samples(const std::filesystem::path& path) {
   FATHOM_TRY(const MappedFile file, MappedFile::open(path));
   const std::span<const std::byte> bytes = file.bytes();
-  std::vector<std::byte> taken(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(std::min(kHead, bytes.size())));
+  std::vector<std::byte> taken(bytes.begin(),
+                               bytes.begin() + static_cast<std::ptrdiff_t>(std::min(kHead, bytes.size())));
   if (bytes.size() > kHead + kSamples * kSample) {
     const size_t stride = (bytes.size() - kSample) / kSamples;
     for (size_t i = 1; i <= kSamples; ++i) {
@@ -39,10 +39,10 @@ Result<std::string> hash_of_samples(const std::filesystem::path& path) {
 Result<std::string> cache_identity(const Engine& engine) {
   FATHOM_TRY(const MappedFile program, MappedFile::open("/proc/self/exe"));
   const EngineSettings& s = engine.settings();
-  std::string text = fmt::format("program {}\nisa {} numerics {} latent {} reproducible {} dense {}\n",
-                                 hex(XXH3_128bits(program.bytes().data(), program.bytes().size())),
-                                 isa_name(engine.isa()), static_cast<int>(s.numerics), static_cast<int>(s.latent_format),
-                                 s.reproducible, s.dense_attention);
+  std::string text =
+      fmt::format("program {}\nisa {} numerics {} latent {} reproducible {} dense {}\n",
+                  hex(XXH3_128bits(program.bytes().data(), program.bytes().size())), isa_name(engine.isa()),
+                  static_cast<int>(s.numerics), static_cast<int>(s.latent_format), s.reproducible, s.dense_attention);
   std::vector<std::filesystem::path> files;
   std::error_code error;
   for (const auto& entry : std::filesystem::directory_iterator(engine.store().folder(), error))

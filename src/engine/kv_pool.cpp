@@ -98,7 +98,8 @@ std::vector<std::span<std::byte>> KvPool::parts(int32_t block) const {
   std::vector<std::span<std::byte>> out;
   for (int64_t layer = 0; layer < layers_; ++layer) {
     out.emplace_back(cache_.latent_block(layer, block), static_cast<size_t>(cache_.latent_block_bytes()));
-    if (cache_.index) out.emplace_back(cache_.index_block(layer, block), static_cast<size_t>(cache_.index_block_bytes()));
+    if (cache_.index)
+      out.emplace_back(cache_.index_block(layer, block), static_cast<size_t>(cache_.index_block_bytes()));
   }
   return out;
 }

@@ -74,8 +74,9 @@ tl::expected<std::unique_ptr<AnswerStream>, Refusal> Scheduler::submit(BatchRequ
   std::unique_lock lock(mutex_);
   if (closed_) return tl::unexpected(Refusal{Refusal::Kind::kClosed, "no more requests are taken: closing"});
   if (stats_.waiting + static_cast<int64_t>(arrivals_.size()) >= settings_.max_waiting)
-    return tl::unexpected(Refusal{Refusal::Kind::kFull, fmt::format("{} requests wait already, as many as may: try later",
-                                                                    settings_.max_waiting)});
+    return tl::unexpected(
+        Refusal{Refusal::Kind::kFull,
+                fmt::format("{} requests wait already, as many as may: try later", settings_.max_waiting)});
   auto state = std::make_shared<AnswerStream::State>(std::move(request));
   arrivals_.push_back(state);
   lock.unlock();

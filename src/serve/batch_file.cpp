@@ -69,7 +69,8 @@ Result<std::vector<Line>> read_lines(std::ifstream& in, const std::string& name)
       continue;
     }
     const auto [first, fresh] = seen.emplace(request->custom_id, number);
-    if (!fresh) problems.add("{}: custom_id {}: line {} has it too", where, in_quotes(request->custom_id), first->second);
+    if (!fresh)
+      problems.add("{}: custom_id {}: line {} has it too", where, in_quotes(request->custom_id), first->second);
     lines.push_back({std::move(request->custom_id), offset});
   }
   if (!problems.empty()) return tl::unexpected(problems.error(name));
@@ -144,10 +145,11 @@ class BatchRun {
   }
 
   void write(const std::string& custom_id, int status, Json body) {
-    const Json line = {{"id", random_id("batch_req_")},
-                       {"custom_id", custom_id},
-                       {"response", {{"status_code", status}, {"request_id", random_id("req_")}, {"body", std::move(body)}}},
-                       {"error", nullptr}};
+    const Json line = {
+        {"id", random_id("batch_req_")},
+        {"custom_id", custom_id},
+        {"response", {{"status_code", status}, {"request_id", random_id("req_")}, {"body", std::move(body)}}},
+        {"error", nullptr}};
     if (status_) status_ = out_.append(line.dump(-1, ' ', false, Json::error_handler_t::replace));
   }
 
@@ -167,10 +169,12 @@ Result<std::unordered_set<std::string>> read_answered(const LineFile& out, const
   for (size_t i = 0; i < out.lines().size(); ++i) {
     const std::string where = fmt::format("{}, line {}", out.path().string(), i + 1);
     FATHOM_TRY(const Json json, parse_json(out.lines()[i], where));
-    if (!json.is_object() || !json.contains("custom_id") || !json["custom_id"].is_string() || !json.contains("response"))
+    if (!json.is_object() || !json.contains("custom_id") || !json["custom_id"].is_string() ||
+        !json.contains("response"))
       return fail("{}: not what 'fathom batch' writes", where);
     const std::string id = json["custom_id"].get<std::string>();
-    if (!asked.contains(id)) return fail("{}: answers {}, which is not asked for: results of another file?", where, in_quotes(id));
+    if (!asked.contains(id))
+      return fail("{}: answers {}, which is not asked for: results of another file?", where, in_quotes(id));
     answered.insert(id);
   }
   return answered;

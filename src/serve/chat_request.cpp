@@ -140,7 +140,8 @@ ToolChoice read_tool_choice(Body& body, const std::vector<Tool>& tools) {
   const Json* function = choice->is_object() && choice->contains("function") ? &choice->at("function") : nullptr;
   const Json* name = function && function->is_object() && function->contains("name") ? &function->at("name") : nullptr;
   if (!name || !name->is_string()) {
-    body.wrong("tool_choice", *choice, R"("none", "auto", "required" or {"type": "function", "function": {"name": …}})");
+    body.wrong("tool_choice", *choice,
+               R"("none", "auto", "required" or {"type": "function", "function": {"name": …}})");
     return {};
   }
   ToolChoice named{.required = true, .name = name->get<std::string>()};
@@ -165,7 +166,8 @@ std::shared_ptr<const Grammar> read_grammar(Body& body, ChatFormat format, const
   const Json* type = response && response->is_object() && response->contains("type") ? &response->at("type") : nullptr;
   const bool structured = type && *type != "text";
   if (response && !(type && (*type == "text" || *type == "json_object" || *type == "json_schema"))) {
-    body.wrong("response_format", *response, R"({"type": "text"}, {"type": "json_object"} or {"type": "json_schema", …})");
+    body.wrong("response_format", *response,
+               R"({"type": "text"}, {"type": "json_object"} or {"type": "json_schema", …})");
     return nullptr;
   }
   ToolCallOptions options{.optional = !choice.required, .parallel = body.boolean("parallel_tool_calls", true)};
@@ -174,7 +176,8 @@ std::shared_ptr<const Grammar> read_grammar(Body& body, ChatFormat format, const
     if (is_strict(tool)) options.strict.push_back(tool.name);
   if (!tools.empty() && (choice.required || !options.strict.empty() || !options.parallel)) {
     if (structured) {
-      body.fault(422, "response_format", "response_format: found one beside tool calls that are to be guided; choose one");
+      body.fault(422, "response_format",
+                 "response_format: found one beside tool calls that are to be guided; choose one");
       return nullptr;
     }
     return made(Grammar::tool_calls(format, tools, options), "tools");
@@ -182,7 +185,8 @@ std::shared_ptr<const Grammar> read_grammar(Body& body, ChatFormat format, const
   if (!structured) return nullptr;
   if (*type == "json_object") return made(Grammar::any_json_object(), "response_format");
   const Json* wrapper = response->contains("json_schema") ? &response->at("json_schema") : nullptr;
-  const Json* schema = wrapper && wrapper->is_object() && wrapper->contains("schema") ? &wrapper->at("schema") : nullptr;
+  const Json* schema =
+      wrapper && wrapper->is_object() && wrapper->contains("schema") ? &wrapper->at("schema") : nullptr;
   if (!schema || !schema->is_object()) {
     body.wrong("response_format.json_schema", wrapper ? *wrapper : Json(), R"({"name": …, "schema": {…}})");
     return nullptr;
@@ -199,6 +203,7 @@ ApiResult<ChatRequest> read_chat_request(const Json& json, const Engine& engine)
   if (!json.is_object()) return refused(400, "", fmt::format("found {}, expected a JSON object", shown(json)));
   Body body(json);
   ChatRequest request;
+  request.model = (engine.store().folder() / "").parent_path().filename().string();
   if (const Json* model = body.find("model")) {
     if (!model->is_string()) return refused(400, "model", "model: expected a text");
     request.model = model->get<std::string>();

@@ -11,7 +11,7 @@
 namespace fathom {
 
 struct ChatRequest {
-  std::string model;
+  std::string model;   // the folder's name where the body has none
   BatchRequest batch;  // without callbacks
   bool starts_in_reasoning = false;
   bool parse_tools = false;

@@ -147,8 +147,12 @@ Json chat_completion_json(std::span<const ChatChoice> choices, const std::string
                           const std::string& model, const std::string& fingerprint) {
   Json list = Json::array();
   for (const ChatChoice& choice : choices) list.push_back(choice.json());
-  return {{"id", id},         {"object", "chat.completion"}, {"created", created},
-          {"model", model},   {"choices", std::move(list)},  {"usage", usage_json(choices)},
+  return {{"id", id},
+          {"object", "chat.completion"},
+          {"created", created},
+          {"model", model},
+          {"choices", std::move(list)},
+          {"usage", usage_json(choices)},
           {"system_fingerprint", fingerprint}};
 }
 

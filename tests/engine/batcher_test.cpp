@@ -212,7 +212,8 @@ TEST_F(BatcherTest, RandomSchedulesGiveEveryAnswerAsAlone) {
 
 TEST_F(BatcherTest, APromptInTheCacheIsNotReadAgain) {
   const auto engine = open_sample({.context = 512});
-  const GenerationRequest first = request(*engine, std::string(kTexts[1])), second = request(*engine, std::string(kTexts[2]));
+  const GenerationRequest first = request(*engine, std::string(kTexts[1])),
+                          second = request(*engine, std::string(kTexts[2]));
   const Answered expected = alone(*engine, second);
   Batcher batcher(*engine);
   Watched a, b, c;
@@ -229,8 +230,19 @@ TEST_F(BatcherTest, APromptInTheCacheIsNotReadAgain) {
   drain(batcher);
   expect_same(c.done[0], expected);
   EXPECT_EQ(c.done[0].cached, (static_cast<int64_t>(second.prompt.size()) - 1) / kBlockTokens * kBlockTokens);
-  EXPECT_EQ(batcher.stats().read_tokens, static_cast<int64_t>(first.prompt.size() + 2 * second.prompt.size()) -
-                                             b.done[0].cached - c.done[0].cached);
+  // Of an answer of one token too, which ends with its prompt.
+  engine->kv_pool().forget();
+  GenerationRequest brief = second;
+  brief.max_tokens = 1;
+  Watched d, e;
+  ASSERT_TRUE(batcher.submit(d.watch(brief)));
+  drain(batcher);
+  ASSERT_TRUE(batcher.submit(e.watch(brief)));
+  drain(batcher);
+  EXPECT_EQ(d.done[0].cached, 0);
+  EXPECT_EQ(e.done[0].cached, c.done[0].cached);
+  EXPECT_EQ(batcher.stats().read_tokens, static_cast<int64_t>(first.prompt.size() + 4 * second.prompt.size()) -
+                                             b.done[0].cached - c.done[0].cached - e.done[0].cached);
 }
 
 // Rows of an answer have other bits than a prompt's: they are used again only where attention has one form.

@@ -36,9 +36,12 @@ struct Load {
 
 std::vector<Load> make_load(const Engine& engine) {
   TestRandom random(11);
-  const auto grammar = Grammar::json_schema(Json::parse(
-      R"({"type": "object", "properties": {"answer": {"type": "integer"}, "why": {"type": "string", "maxLength": 30}},
-          "required": ["answer", "why"], "additionalProperties": false})")).value();
+  const auto grammar =
+      Grammar::json_schema(
+          Json::parse(
+              R"({"type": "object", "properties": {"answer": {"type": "integer"}, "why": {"type": "string", "maxLength": 30}},
+          "required": ["answer", "why"], "additionalProperties": false})"))
+          .value();
   const auto noise = [&](int64_t tokens) {
     std::vector<int32_t> out(static_cast<size_t>(tokens));
     for (int32_t& id : out) id = 300 + static_cast<int32_t>(random.below(1500));

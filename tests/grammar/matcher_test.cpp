@@ -121,9 +121,7 @@ const std::vector<Example>& examples() {
            "required":["kind","value"],"additionalProperties":false},
            {"type":"object","properties":{"kind":{"enum":["a","b"]},"value":{"type":"string"}},
            "required":["kind","value"],"additionalProperties":false}]})",
-       [](const Json& x) {
-         return (x.at("kind") == "a" && x.at("value").is_number()) || x.at("value").is_string();
-       }},
+       [](const Json& x) { return (x.at("kind") == "a" && x.at("value").is_number()) || x.at("value").is_string(); }},
   };
   return all;
 }

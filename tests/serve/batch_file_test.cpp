@@ -100,13 +100,15 @@ TEST_F(BatchFileTest, ABreakChangesNoAnswer) {
 }
 
 TEST_F(BatchFileTest, LinesThatAreNoRequestsAreAllNamed) {
-  const std::string all = error_of("{\n" + line("a", "x") + line("a", "x") + R"({"custom_id": "b", "method": "GET"})" + "\n[]\n");
+  const std::string all =
+      error_of("{\n" + line("a", "x") + line("a", "x") + R"({"custom_id": "b", "method": "GET"})" + "\n[]\n");
   EXPECT_THAT(all, HasSubstr("line 1"));
   EXPECT_THAT(all, HasSubstr("line 3: custom_id \"a\": line 2 has it too"));
   EXPECT_THAT(all, HasSubstr("line 4"));
   EXPECT_THAT(all, HasSubstr("line 5: found a array, expected an object"));
   EXPECT_FALSE(std::filesystem::exists(settings.out));
-  EXPECT_THAT(error_of(R"({"custom_id": "b", "method": "POST", "url": "/v1/embeddings", "body": {}})" "\n"),
+  EXPECT_THAT(error_of(R"({"custom_id": "b", "method": "POST", "url": "/v1/embeddings", "body": {}})"
+                       "\n"),
               HasSubstr("/v1/embeddings"));
 }
 

@@ -62,6 +62,7 @@ TEST_F(ChatRequestTest, ReadsWhatTheApiHas) {
   const ChatRequest plain = read("");
   EXPECT_EQ(plain.batch.generation.sampling.temperature, engine->default_sampling().temperature);
   EXPECT_EQ(plain.batch.generation.max_tokens, 0);
+  EXPECT_EQ(plain.model, "sample");
   EXPECT_NE(plain.batch.generation.sampling.seed, read("").batch.generation.sampling.seed);
   EXPECT_EQ(read(R"("temperature": null, "unknown": {"x": 1})").batch.choices, 1);
 }
@@ -128,8 +129,8 @@ TEST_F(ChatRequestTest, FormatsAndToolChoicesBecomeGrammars) {
   EXPECT_FALSE(read(open + R"(, "tool_choice": "none")").parse_tools);
   for (const std::string& members :
        {std::string(R"("response_format": {"type": "json_object"})"),
-        std::string(R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}})"), strict,
-        open + R"(, "tool_choice": "required")", open + R"(, "parallel_tool_calls": false)",
+        std::string(R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object"}}})"),
+        strict, open + R"(, "tool_choice": "required")", open + R"(, "parallel_tool_calls": false)",
         open + R"(, "tool_choice": {"type": "function", "function": {"name": "f"}})"})
     EXPECT_NE(read(members).batch.generation.grammar, nullptr) << members;
   const std::string call =
@@ -144,8 +145,8 @@ TEST_F(ChatRequestTest, FormatsAndToolChoicesBecomeGrammars) {
             "tool_choice.function.name");
   EXPECT_EQ(refused(body(R"("response_format": {"type": "xml"})")).param, "response_format");
   EXPECT_EQ(refused(body(R"("response_format": {"type": "json_schema"})")).param, "response_format.json_schema");
-  const ApiError schema = refused(body(
-      R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object", "not": {}}}})"));
+  const ApiError schema = refused(
+      body(R"("response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "object", "not": {}}}})"));
   EXPECT_EQ(schema.status, 422);
   EXPECT_THAT(schema.message, HasSubstr("not"));
 }
