@@ -139,7 +139,7 @@ TEST_F(BatcherTest, RandomSchedulesGiveEveryAnswerAsAlone) {
       const auto more = encode(*engine, std::string(static_cast<size_t>(random.below(200)), 'x'));
       r.prompt.insert(r.prompt.end(), more.begin(), more.end());
     }
-    r.max_tokens = 1 + random.below(90);
+    r.max_tokens = 1 + random.below(250);
     r.ignore_eos = random.below(2) == 1;
     r.sampling.temperature = static_cast<double>(random.below(3)) * 0.9;
     r.sampling.seed = static_cast<uint64_t>(random.below(1000));
@@ -155,7 +155,7 @@ TEST_F(BatcherTest, RandomSchedulesGiveEveryAnswerAsAlone) {
   BatcherStats sum;
   for (; steps < 10000; ++rounds) {
     SCOPED_TRACE(rounds);
-    Batcher batcher(*engine, {.max_running = 1 + random.below(10), .draft = rounds % 3 != 2});
+    Batcher batcher(*engine, {.max_running = 1 + random.below(20), .draft = rounds % 3 != 2});
     struct Sent {
       const Case* of;
       Watched watched;
@@ -165,13 +165,13 @@ TEST_F(BatcherTest, RandomSchedulesGiveEveryAnswerAsAlone) {
     std::vector<std::unique_ptr<Sent>> sent;
     bool more = true;
     while (more || !batcher.idle()) {
-      if (sent.size() < 40 && random.below(3) == 0) {
+      if (sent.size() < 40 && random.below(2) == 0) {
         auto s = std::make_unique<Sent>();
         s->of = &cases[static_cast<size_t>(random.below(static_cast<int64_t>(cases.size())))];
         BatchRequest r = s->watched.watch(s->of->generation);
         r.choices = s->of->choices;
         r.client = std::string(1, static_cast<char>('a' + random.below(3)));
-        r.priority = random.below(2);
+        r.priority = random.below(3);
         r.draft = random.below(4) != 0;
         s->id = batcher.submit(std::move(r)).value();
         sent.push_back(std::move(s));
@@ -203,7 +203,8 @@ TEST_F(BatcherTest, RandomSchedulesGiveEveryAnswerAsAlone) {
     sum.cached_tokens += stats.cached_tokens, sum.cancelled += stats.cancelled, sum.done += stats.done;
     if (testing::Test::HasFailure()) break;
   }
-  EXPECT_GT(sum.preempted, 40);
+  RecordProperty("preempted", static_cast<int>(sum.preempted));
+  EXPECT_GT(sum.preempted, 40);  // how many exactly depends on what steps are measured to take
   EXPECT_GT(sum.cached_tokens, 10000);
   EXPECT_GT(sum.cancelled, 50);
   EXPECT_GT(sum.accepted, 1000);
