@@ -35,6 +35,7 @@ Result<int64_t> Batcher::submit(BatchRequest request) {
   auto group = std::make_shared<Group>();
   group->id = next_id_++;
   group->request = std::move(request);
+  group->submitted = settings_.now();
   group->unfinished = group->request.choices;
   waiting_.begin(group->request.client);
   wait(std::make_unique<Sequence>(engine_, group, 0));
@@ -163,7 +164,7 @@ bool Batcher::use_cached(Sequence& s) {
     int32_t block = engine_.kv_pool().find(key);
     if (block < 0) {
       if (!settings_.store || !settings_.store->contains(key)) return true;
-      if (BatcherClock::now() >= load_until_) return false;
+      if (settings_.now() >= load_until_) return false;
       block = load(key);
       if (block < 0) return true;
     }
@@ -209,12 +210,12 @@ void Batcher::finish(Sequence& s) {
   const std::string text = s.answer.finish();
   if (!text.empty()) group.request.on_text(s.choice, text, {});
   GenerationResult& result = s.answer.result();
-  const auto now = BatcherClock::now();
+  const auto now = settings_.now();
   const auto seconds = [](BatcherClock::duration d) { return std::chrono::duration<double>(d).count(); };
   const auto first = s.answer.tokens() > 0 ? s.first_token : now;
   result.cached_tokens = s.cached;
   stats_.cached_tokens += s.cached;
-  result.prefill_seconds = seconds(first - s.submitted);
+  result.prefill_seconds = seconds(first - group.submitted);
   result.decode_seconds = seconds(now - first);
   ++(s.answer.ended() ? stats_.done : stats_.cancelled);
   s.kv.truncate(0);

@@ -14,6 +14,7 @@ namespace fathom {
 struct Batcher::Group {
   int64_t id = 0;
   BatchRequest request;
+  BatcherClock::time_point submitted;
   int64_t unfinished = 0;  // choices
 };
 
@@ -54,7 +55,7 @@ struct Batcher::Sequence {
   RunningMean acceptance{32};
 
   int64_t cached = 0;  // tokens of the prompt that were found in the cache
-  BatcherClock::time_point submitted = BatcherClock::now(), first_token{};
+  BatcherClock::time_point first_token{};
 };
 
 // Rows [begin, end) of a sequence, the step's rows from first_row on.

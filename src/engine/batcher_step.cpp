@@ -24,7 +24,7 @@ constexpr std::chrono::milliseconds kLoadBeside{2}, kLoadAlone{100};
 bool Batcher::step() {
   admit();
   if (running_.empty()) return false;
-  const auto start = BatcherClock::now();
+  const auto start = settings_.now();
   plan();
   if (parts_.empty()) return true;  // only blocks were read from disk
 
@@ -39,7 +39,7 @@ bool Batcher::step() {
   if (has_mtp_) make_drafts(out.hidden);
   for (const Part& part : parts_) name_blocks(*part.sequence, /*answers_too=*/false);
 
-  const double seconds = std::chrono::duration<double>(BatcherClock::now() - start).count();
+  const double seconds = std::chrono::duration<double>(settings_.now() - start).count();
   budget_.record(answers, read_rows, seconds);
   // The first step with drafts has none to verify yet.
   if (read_rows == 0 && answers == answers_ && verified == (drafting_ ? drafters_ : 0))
@@ -71,7 +71,7 @@ void Batcher::plan() {
     acceptance += s->acceptance.known() ? s->acceptance.value() : kHope;
   }
   drafting_ = policy_.drafts(answers_, drafters_, acceptance / static_cast<double>(std::max<int64_t>(drafters_, 1)));
-  load_until_ = BatcherClock::now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
+  load_until_ = settings_.now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
   int64_t room = budget_.tokens(answers_);
   for (const auto& s : running_) {
     s->planned = 0;
@@ -144,7 +144,7 @@ void Batcher::take(const Part& part, const Tensor& logits, int64_t& row) {
 }
 
 void Batcher::take_token(Sequence& s, std::span<const float> logits) {
-  if (s.answer.tokens() == 0) s.first_token = BatcherClock::now();
+  if (s.answer.tokens() == 0) s.first_token = settings_.now();
   const std::string text = s.answer.push(logits);
   s.tokens.push_back(s.answer.last_token());
   ++stats_.answer_tokens;
@@ -156,7 +156,6 @@ void Batcher::split_choices(Sequence& s, std::span<const float> logits) {
   s.splits = false;
   for (int64_t choice = 1; choice < s.group->request.choices; ++choice) {
     auto other = std::make_unique<Sequence>(engine_, s.group, choice);
-    other->submitted = s.submitted;
     other->cached = s.rows - 1;
     take_token(*other, logits);
     arrivals_.emplace_back(std::move(other), &s);
