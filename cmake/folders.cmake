@@ -35,7 +35,7 @@ function(fathom_check_layers)
     DEPENDS ${all} ${CMAKE_SOURCE_DIR}/cmake/check_layers.cmake
     COMMENT "Checking the direction of includes")
   add_custom_target(check_layers DEPENDS ${stamp})
-  foreach(name base tensor checkpoint text ops grammar tasks cpu model engine train eval serve)
+  foreach(name base net tensor checkpoint text ops grammar tasks cpu model engine train eval api load serve)
     if(TARGET fathom_${name})
       add_dependencies(fathom_${name} check_layers)
     endif()

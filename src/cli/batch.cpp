@@ -11,7 +11,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
-#include "serve/batch_file.h"
+#include "api/batch_file.h"
 
 namespace fathom {
 

@@ -1,5 +1,5 @@
 // A file of requests in, a file of answers out; stopped anywhere and continued.
-#include "serve/batch_file.h"
+#include "api/batch_file.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/file.h"
-#include "serve/support.h"
+#include "api/support.h"
 #include "support/temp_dir.h"
 #include "text/json.h"
 

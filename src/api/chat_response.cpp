@@ -1,4 +1,4 @@
-#include "serve/chat_response.h"
+#include "api/chat_response.h"
 
 #include <algorithm>
 #include <random>

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "engine/scheduler.h"
-#include "serve/chat_request.h"
+#include "api/chat_request.h"
 #include "text/chat_parser.h"
 
 namespace fathom {

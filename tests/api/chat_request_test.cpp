@@ -1,13 +1,13 @@
 // Bodies of chat requests: what they ask for, and what is said about those that cannot be served.
-#include "serve/chat_request.h"
+#include "api/chat_request.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 
-#include "serve/chat_response.h"
-#include "serve/support.h"
+#include "api/chat_response.h"
+#include "api/support.h"
 
 namespace fathom {
 namespace {

@@ -1,4 +1,4 @@
-#include "serve/api_error.h"
+#include "api/api_error.h"
 
 namespace fathom {
 

@@ -1,4 +1,4 @@
-#include "serve/batch_file.h"
+#include "api/batch_file.h"
 
 #include <chrono>
 #include <fstream>
@@ -10,8 +10,8 @@
 #include "base/check.h"
 #include "base/line_file.h"
 #include "checkpoint/problems.h"
-#include "serve/chat_request.h"
-#include "serve/chat_response.h"
+#include "api/chat_request.h"
+#include "api/chat_response.h"
 
 namespace fathom {
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "engine/batcher.h"
-#include "serve/api_error.h"
+#include "api/api_error.h"
 #include "text/chat.h"
 #include "text/json.h"
 

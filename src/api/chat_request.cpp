@@ -1,4 +1,4 @@
-#include "serve/chat_request.h"
+#include "api/chat_request.h"
 
 #include <algorithm>
 #include <cmath>
