@@ -25,8 +25,8 @@ struct ApiContext {
 
 // What an answer counts as, for its ledger and its bill. The prompt counts once, whatever the number of choices.
 struct Usage {
-  int64_t prompt_tokens = 0, cached_tokens = 0;          // cached: of the prompt
-  int64_t completion_tokens = 0, reasoning_tokens = 0;   // reasoning: of the completion
+  int64_t prompt_tokens = 0, cached_tokens = 0;         // cached: of the prompt
+  int64_t completion_tokens = 0, reasoning_tokens = 0;  // reasoning: of the completion
 };
 
 // The answer to one HTTP request, worded by one API. Fed with the events of its prompts' streams until all are done. Not

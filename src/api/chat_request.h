@@ -3,8 +3,8 @@
 
 #include <string>
 
-#include "engine/batcher.h"
 #include "api/api_error.h"
+#include "engine/batcher.h"
 #include "text/chat.h"
 #include "text/json.h"
 

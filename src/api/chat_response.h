@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "engine/scheduler.h"
 #include "api/chat_request.h"
+#include "engine/scheduler.h"
 #include "text/chat_parser.h"
 
 namespace fathom {

@@ -114,6 +114,7 @@ void Backend::rope(Tensor x, RopePairs pairs) {
 }
 
 void Backend::append_latent(int64_t layer, Tensor latent, Tensor rope_key) {
+  if (step_->cached) return;
   const Timed time = timed(Operation::kAppend);
   pool_.parallel_for(latent.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t)
@@ -122,6 +123,7 @@ void Backend::append_latent(int64_t layer, Tensor latent, Tensor rope_key) {
 }
 
 void Backend::append_index_key(int64_t layer, Tensor key) {
+  if (step_->cached) return;
   const Timed time = timed(Operation::kAppend);
   pool_.parallel_for(key.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) {

@@ -55,6 +55,8 @@ class Backend : public BackendBase {
   int64_t rows_per_task(int64_t rows, int64_t input_rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);
+  void trace_attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
+                       const Selection& selection, float scale);
   void attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, const Selection& selection,
                      int64_t first_row, float scale, Tensor o);
   struct KeyParts {

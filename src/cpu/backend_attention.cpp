@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <span>
 
 #include "cpu/backend.h"
@@ -52,7 +53,49 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
     t += slice.count;
   }
   absorbed(rows);
+  if (step_->trace) trace_attention(layer, q_nope, q_rope, kv_b, v_head_dim, selection, scale);
   return o;
+}
+
+// The sum of a softmax over some of its keys, relative to all: from the logarithms of both sums.
+void Backend::trace_attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
+                              const Selection& selection, float scale) {
+  const int64_t heads = q_nope.dim[1], rank = kv_b.cols;
+  for (int64_t t = 0; t < q_nope.rows(); ++t) {
+    if (!step_->trace->wants_attention_share(t)) continue;
+    const ArenaScope temporaries(arena_);
+    const Tensor q_latent = absorb(q_nope.rows_at(t, 1), kv_b, v_head_dim);
+    const int64_t visible = position_[static_cast<size_t>(t)] + 1, count = selection.count[t];
+    double* share = arena_.allocate<double>(static_cast<size_t>(heads));
+    const int64_t groups = (heads + kHeadGroup - 1) / kHeadGroup;
+    pool_.parallel_for(groups, 1, [&](int64_t begin, int64_t end, int worker) {
+      Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
+      for (int64_t h = begin * kHeadGroup; h < std::min(end * kHeadGroup, heads); h += kHeadGroup) {
+        const ArenaScope scope(scratch);
+        AttendArgs args;
+        args.q_latent = q_latent.at(0, h);
+        args.q_latent_stride = q_latent.stride[1];
+        args.q_rope = q_rope.at(t, h);
+        args.q_rope_stride = q_rope.stride[1];
+        args.heads = std::min(kHeadGroup, heads - h);
+        args.kv = rows_of(layer, t);
+        args.scale = scale;
+        args.out = scratch.allocate<float>(static_cast<size_t>(kHeadGroup * rank));
+        args.out_stride = rank;
+        float* of_all = scratch.allocate<float>(static_cast<size_t>(kHeadGroup));
+        float* of_selected = scratch.allocate<float>(static_cast<size_t>(kHeadGroup));
+        args.count = visible;
+        args.log_sum = of_all;
+        kernels_.attend(args, scratch);
+        args.rows = count == visible ? nullptr : selection.index + t * selection.stride;
+        args.count = count;
+        args.log_sum = of_selected;
+        kernels_.attend(args, scratch);
+        for (int64_t g = 0; g < args.heads; ++g) share[h + g] = std::exp(double{of_selected[g]} - of_all[g]);
+      }
+    });
+    step_->trace->attention_share(layer, t, std::accumulate(share, share + heads, 0.0) / static_cast<double>(heads));
+  }
 }
 
 void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b,

@@ -166,15 +166,17 @@ void Backend::trace_selection(int64_t layer, std::byte* packed, size_t packed_by
     const size_t row = static_cast<size_t>(t);
     const KvRows kv = rows_of(layer, t);
     const int64_t visible = position_[row] + 1;
-    std::byte* own = packed + row * packed_bytes;
-    kernels_.pack_index_query(query.codes + t * query.heads * query.dim, query.weights + t * query.heads, query.heads,
-                              query.dim, own);
-    const void* const one = own;
-    float* score = scratch.allocate<float>(static_cast<size_t>(visible + kBlockTokens));
-    for (int64_t s = 0; s < visible; s += kBlockTokens)
-      kernels_.index_scores(&one, 1, query.heads, query.dim, kv.index_codes(s), kv.index_scale(s),
-                            std::min(kBlockTokens, visible - s), score + s, scratch);
-    trace.index_scores(layer, t, {score, static_cast<size_t>(visible)});
+    if (trace.wants_scores(t)) {
+      std::byte* own = packed + row * packed_bytes;
+      kernels_.pack_index_query(query.codes + t * query.heads * query.dim, query.weights + t * query.heads, query.heads,
+                                query.dim, own);
+      const void* const one = own;
+      float* score = scratch.allocate<float>(static_cast<size_t>(visible + kBlockTokens));
+      for (int64_t s = 0; s < visible; s += kBlockTokens)
+        kernels_.index_scores(&one, 1, query.heads, query.dim, kv.index_codes(s), kv.index_scale(s),
+                              std::min(kBlockTokens, visible - s), score + s, scratch);
+      trace.index_scores(layer, t, {score, static_cast<size_t>(visible)});
+    }
 
     const std::span<const int32_t> forced = trace.forced_selection(layer, position_[row]);
     if (!forced.empty()) {

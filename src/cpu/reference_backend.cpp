@@ -34,11 +34,13 @@ void ReferenceBackend::add(Tensor x, Tensor delta) {
 void ReferenceBackend::rope(Tensor x, RopePairs pairs) { ref::rope(pairs, settings_.rope_inv_freq, position_, x); }
 
 void ReferenceBackend::append_latent(int64_t layer, Tensor latent, Tensor rope_key) {
+  if (step_->cached) return;
   for (int64_t t = 0; t < latent.rows(); ++t)
     ref::write_latent_row(rows_of(layer, t), position_[static_cast<size_t>(t)], latent.row(t), rope_key.row(t));
 }
 
 void ReferenceBackend::append_index_key(int64_t layer, Tensor key) {
+  if (step_->cached) return;
   for (int64_t t = 0; t < key.rows(); ++t)
     ref::write_index_key(rows_of(layer, t), position_[static_cast<size_t>(t)], key.row(t));
 }

@@ -143,16 +143,33 @@ bool Batcher::make_room(Sequence& s, int64_t rows) {
 // bits. A reproducible engine writes both alike.
 const BlockKey& Batcher::key_of(Sequence& s, int64_t block) {
   FATHOM_CHECK((block + 1) * kBlockTokens <= s.size(), "block {} of {} tokens", block, s.size());
-  std::array<int32_t, kBlockTokens + 1> content;
   while (static_cast<int64_t>(s.keys.size()) <= block) {
     const int64_t begin = static_cast<int64_t>(s.keys.size()) * kBlockTokens;
-    std::copy_n(s.tokens.begin() + begin, kBlockTokens, content.begin());
-    content.back() = engine_.settings().reproducible
-                         ? static_cast<int32_t>(kBlockTokens)
-                         : static_cast<int32_t>(std::clamp(s.prompt_size() - begin, int64_t{0}, kBlockTokens));
-    s.keys.push_back(chain_key(s.keys.empty() ? root_ : s.keys.back(), content));
+    s.keys.push_back(next_key(s.keys.empty() ? nullptr : &s.keys.back(),
+                              std::span(s.tokens).subspan(static_cast<size_t>(begin), kBlockTokens),
+                              std::clamp(s.prompt_size() - begin, int64_t{0}, kBlockTokens)));
   }
   return s.keys[static_cast<size_t>(block)];
+}
+
+BlockKey Batcher::next_key(const BlockKey* before, std::span<const int32_t> tokens, int64_t prompt_rows) const {
+  std::array<int32_t, kBlockTokens + 1> content;
+  std::copy_n(tokens.begin(), kBlockTokens, content.begin());
+  content.back() = static_cast<int32_t>(engine_.settings().reproducible ? kBlockTokens : prompt_rows);
+  return chain_key(before ? *before : root_, content);
+}
+
+KvSequence Batcher::cached_prefix(std::span<const int32_t> tokens) {
+  KvSequence kv(engine_.kv_pool());
+  std::optional<BlockKey> key;
+  while (tokens.size() > kBlockTokens) {
+    key = next_key(key ? &*key : nullptr, tokens.first(kBlockTokens), kBlockTokens);
+    const int32_t block = engine_.kv_pool().find(*key);
+    if (block < 0) break;
+    kv.adopt(block);
+    tokens = tokens.subspan(kBlockTokens);
+  }
+  return kv;
 }
 
 // Takes blocks from the cache as far as they are there. The last token is always run: its logits are wanted. False: more are

@@ -87,6 +87,9 @@ class Batcher {
   Result<int64_t> submit(BatchRequest request);
   // Its answers that are under way end as cancelled, now. False when there are none.
   bool cancel(int64_t id);
+  // The blocks of a text that are in memory, from its beginning on, as rows of a prompt: held until they are given back. Not
+  // the last token's.
+  KvSequence cached_prefix(std::span<const int32_t> tokens);
   // One step of the model for all that is under way. False when there is nothing to do.
   bool step();
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -105,6 +108,7 @@ class Batcher {
   void wait(std::unique_ptr<Sequence> s);
   bool make_room(Sequence& s, int64_t rows);
   const BlockKey& key_of(Sequence& s, int64_t block);
+  BlockKey next_key(const BlockKey* before, std::span<const int32_t> tokens, int64_t prompt_rows) const;
   bool use_cached(Sequence& s);
   int32_t load(const BlockKey& key);
   void name_blocks(Sequence& s, bool answers_too);

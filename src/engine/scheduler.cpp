@@ -9,10 +9,12 @@
 namespace fathom {
 
 struct AnswerStream::State {
-  explicit State(BatchRequest its_request) : request(std::move(its_request)), unfinished(request.choices) {}
+  State(BatchRequest its_request, std::function<void()> its_on_event)
+      : request(std::move(its_request)), on_event(std::move(its_on_event)), unfinished(request.choices) {}
 
   BatchRequest request;  // until the model's thread has taken it
   int64_t id = -1;       // of the model's thread
+  const std::function<void()> on_event;
 
   std::mutex mutex;
   std::condition_variable changed;
@@ -32,6 +34,7 @@ struct AnswerStream::State {
       change(event);
     }
     changed.notify_all();
+    on_event();
   }
 };
 
@@ -68,7 +71,8 @@ Scheduler::~Scheduler() {
   thread_.join();
 }
 
-tl::expected<std::unique_ptr<AnswerStream>, Refusal> Scheduler::submit(BatchRequest request) {
+tl::expected<std::unique_ptr<AnswerStream>, Refusal> Scheduler::submit(BatchRequest request,
+                                                                       std::function<void()> on_event) {
   if (const Status status = check_batch_request(engine_, request); !status)
     return tl::unexpected(Refusal{Refusal::Kind::kInvalid, status.error().message});
   std::unique_lock lock(mutex_);
@@ -77,17 +81,32 @@ tl::expected<std::unique_ptr<AnswerStream>, Refusal> Scheduler::submit(BatchRequ
     return tl::unexpected(
         Refusal{Refusal::Kind::kFull,
                 fmt::format("{} requests wait already, as many as may: try later", settings_.max_waiting)});
-  auto state = std::make_shared<AnswerStream::State>(std::move(request));
+  auto state = std::make_shared<AnswerStream::State>(std::move(request), std::move(on_event));
   arrivals_.push_back(state);
   lock.unlock();
   wake_.notify_all();
   return std::unique_ptr<AnswerStream>(new AnswerStream(std::move(state)));
 }
 
+bool Scheduler::call(std::function<void(Batcher&)> job) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return false;
+    jobs_.push_back(std::move(job));
+  }
+  wake_.notify_all();
+  return true;
+}
+
+bool Scheduler::full() const {
+  const std::lock_guard lock(mutex_);
+  return stats_.waiting + static_cast<int64_t>(arrivals_.size()) >= settings_.max_waiting;
+}
+
 bool Scheduler::close(std::chrono::milliseconds wait) {
   std::unique_lock lock(mutex_);
   closed_ = true;
-  return idle_.wait_for(lock, wait, [&] { return !busy_ && arrivals_.empty(); });
+  return idle_.wait_for(lock, wait, [&] { return !busy_ && arrivals_.empty() && jobs_.empty(); });
 }
 
 BatcherStats Scheduler::stats() const {
@@ -100,13 +119,15 @@ void Scheduler::run() {
   std::vector<std::shared_ptr<AnswerStream::State>> live;
   for (bool stop = false; !stop;) {
     std::vector<std::shared_ptr<AnswerStream::State>> arrivals;
+    std::vector<std::function<void(Batcher&)>> jobs;
     {
       std::unique_lock lock(mutex_);
       stats_ = batcher.stats();
       busy_ = !batcher.idle();
-      if (!busy_ && arrivals_.empty()) idle_.notify_all();
-      wake_.wait(lock, [&] { return stop_ || busy_ || !arrivals_.empty(); });
+      if (!busy_ && arrivals_.empty() && jobs_.empty()) idle_.notify_all();
+      wake_.wait(lock, [&] { return stop_ || busy_ || !arrivals_.empty() || !jobs_.empty(); });
       arrivals.swap(arrivals_);
+      jobs.swap(jobs_);
       busy_ = true;
       stats_.waiting += static_cast<int64_t>(arrivals.size());
       stop = stop_;
@@ -120,6 +141,7 @@ void Scheduler::run() {
       const std::lock_guard lock(state->mutex);
       return state->unfinished == 0;
     });
+    for (const auto& job : jobs) job(batcher);
     if (!stop) batcher.step();
   }
 }

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -74,8 +75,15 @@ class Scheduler {
   Scheduler(const Scheduler&) = delete;
   Scheduler& operator=(const Scheduler&) = delete;
 
-  // The callbacks of the request are not used.
-  tl::expected<std::unique_ptr<AnswerStream>, Refusal> submit(BatchRequest request);
+  // The callbacks of the request are not used. on_event is called by the model's thread after something has come for `next`;
+  // it must be quick, may come once more while the stream is destroyed, and must not throw.
+  tl::expected<std::unique_ptr<AnswerStream>, Refusal> submit(
+      BatchRequest request, std::function<void()> on_event = [] {});
+  // Has `job` called by the model's thread between two steps; all answers wait for it, so it is to be short. False: the
+  // scheduler is being closed, and it never is.
+  bool call(std::function<void(Batcher&)> job);
+  // As many wait as may: what is submitted now is likely refused.
+  bool full() const;
   // Takes no more requests, and returns when all are answered, or after `wait`: false.
   bool close(std::chrono::milliseconds wait);
   // As of the last step.
@@ -90,6 +98,7 @@ class Scheduler {
   mutable std::mutex mutex_;
   std::condition_variable wake_, idle_;
   std::vector<std::shared_ptr<AnswerStream::State>> arrivals_;  // submitted, not yet seen by the thread
+  std::vector<std::function<void(Batcher&)>> jobs_;
   bool closed_ = false, stop_ = false;
   bool busy_ = false;  // the thread has something under way
   BatcherStats stats_;

@@ -21,14 +21,19 @@ struct Slice {
   bool prompt = false;
 };
 
-// Receives what `fathom trace` records, while a step runs. Rows are those of the step.
+// Receives what `fathom trace` records and the lens shows, while a step runs. Rows are those of the step.
 class TraceSink {
  public:
   virtual ~TraceSink() = default;
+  // Which rows' scores and shares of attention are wanted: each costs another look at every key.
+  virtual bool wants_scores(int64_t /*row*/) { return true; }
+  virtual bool wants_attention_share(int64_t /*row*/) { return false; }
   virtual void layer_value(std::string_view name, int64_t layer, const Tensor& value) = 0;
   // Scores of one row against every key it sees.
   virtual void index_scores(int64_t layer, int64_t row, std::span<const float> scores) = 0;
   virtual void selected(int64_t layer, int64_t row, std::span<const int32_t> keys) = 0;
+  // How much of a row's attention to all it sees falls on the keys that were selected: sums of softmax, mean over heads.
+  virtual void attention_share(int64_t /*layer*/, int64_t /*row*/, double /*share*/) {}
   virtual void routing(int64_t layer, const int32_t* expert, const float* weight, int64_t rows, int64_t top_k) = 0;
   // Choices to force instead of the model's own; empty: none. Keys are rising.
   virtual std::span<const int32_t> forced_selection(int64_t layer, int64_t position) = 0;
@@ -66,6 +71,7 @@ struct Step {
   std::span<const Slice> slices;
   const KvCache* kv = nullptr;
   std::span<const int32_t> logit_rows;  // rows whose logits are wanted
+  bool cached = false;                  // the rows are in the cache already: they are looked at, and nothing is written
   TraceSink* trace = nullptr;
   StepProfile* profile = nullptr;
 

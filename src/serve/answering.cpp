@@ -1,0 +1,185 @@
+#include "serve/answering.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "serve/wake.h"
+#include "text/chat_tokens.h"
+
+namespace fathom {
+
+namespace asio = boost::asio;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// How often it is seen that a client has left, while the model has nothing to say.
+constexpr std::chrono::milliseconds kTick{100};
+
+ApiError error_of(const Refusal& refusal) {
+  switch (refusal.kind) {
+    case Refusal::Kind::kFull:
+      return {429, refusal.message, "", "queue_full"};
+    case Refusal::Kind::kClosed:
+      return {503, "the server is shutting down: try another, or later", "", "shutting_down"};
+    case Refusal::Kind::kInvalid:
+      break;
+  }
+  return {400, refusal.message};
+}
+
+// The answer to one call on its way.
+class Answering {
+ public:
+  Answering(HttpExchange& http, LoadedModel& model, ApiCall call, const AnsweringLimits& limits)
+      : http_(http), model_(model), call_(std::move(call)), limits_(limits) {}
+
+  asio::awaitable<AnswerOutcome> run() {
+    wake_ = std::make_shared<Wake>(co_await asio::this_coro::executor);
+    co_await answer();
+    // Ends what is still under way.
+    streams_.clear();
+    outcome_.usage = call_.reply->usage();
+    outcome_.seconds = seconds();
+    co_return std::move(outcome_);
+  }
+
+ private:
+  asio::awaitable<void> answer() {
+    if (!submit()) co_return;
+    if (call_.stream && !co_await begin("text/event-stream")) co_return;
+    for (;;) {
+      std::string events;
+      const bool came = collect(events);
+      const bool done = std::ranges::all_of(streams_, [](const auto& s) { return s->finished(); });
+      if (done) {
+        co_await finish(std::move(events));
+        co_return;
+      }
+      if (call_.stream && !events.empty() && !co_await write(std::move(events))) co_return;
+      if (http_.gone()) {
+        outcome_.aborted = true;
+        co_return;
+      }
+      if (seconds() > std::chrono::duration<double>(limits_.longest).count()) {
+        outcome_.error = ApiError{504, "the answer took longer than this server allows", "", "timeout"};
+        co_return;
+      }
+      if (Clock::now() - sent_ >= limits_.keep_alive && !co_await sign_of_life()) co_return;
+      if (!came) co_await wake_->wait(kTick);
+    }
+  }
+
+  bool submit() {
+    const auto& first = call_.prompts.front().generation;
+    reasons_ = first.in_reasoning;
+    for (BatchRequest& prompt : call_.prompts) {
+      outcome_.choices += prompt.choices;
+      auto stream = model_.scheduler->submit(std::move(prompt), [wake = wake_] { wake->notify(); });
+      if (!stream) {
+        outcome_.error = error_of(stream.error());
+        return false;
+      }
+      streams_.push_back(*std::move(stream));
+    }
+    call_.prompts.clear();
+    return true;
+  }
+
+  // What came from all prompts. False: nothing.
+  bool collect(std::string& events) {
+    bool came = false;
+    for (size_t i = 0; i < streams_.size(); ++i)
+      while (auto event = streams_[i]->next(std::chrono::milliseconds(0))) {
+        came = true;
+        note(*event);
+        events += call_.reply->push(i, *event);
+      }
+    return came;
+  }
+
+  void note(const AnswerEvent& event) {
+    if (!event.tokens.empty()) {
+      outcome_.last_token = seconds();
+      if (!outcome_.first_token) outcome_.first_token = outcome_.last_token;
+      if (!outcome_.first_answer_token && begins_answer(event)) outcome_.first_answer_token = outcome_.last_token;
+    }
+    if (!event.done) return;
+    if (outcome_.finish.empty()) outcome_.finish = finish_reason_name(event.done->finish);
+    outcome_.drafted += event.done->drafted, outcome_.accepted += event.done->accepted;
+  }
+
+  // Whether there is a token after the reasoning.
+  bool begins_answer(const AnswerEvent& event) {
+    if (!reasons_) return true;
+    const auto end = std::ranges::find(event.tokens, model_.engine->tokenizer().id_of(chat_tokens::kEndThink),
+                                       [](const SampledToken& token) { return std::optional<int32_t>(token.id); });
+    if (end == event.tokens.end()) return false;
+    reasons_ = false;
+    return end + 1 != event.tokens.end();
+  }
+
+  asio::awaitable<bool> begin(std::string type) {
+    sent_ = Clock::now();
+    HttpAnswer head{.type = std::move(type)};
+    head.fields = {{"cache-control", "no-store"}, {"x-accel-buffering", "no"}, {"trailer", "x-fathom-cost-usd"}};
+    outcome_.begun = true;
+    co_return noted(co_await http_.begin(std::move(head)));
+  }
+  asio::awaitable<bool> write(std::string piece) {
+    const bool ok = noted(co_await http_.write(std::move(piece)));
+    sent_ = Clock::now();
+    co_return ok;
+  }
+  asio::awaitable<bool> sign_of_life() {
+    if (call_.stream) co_return co_await write(": keep-alive\n\n");
+    if (!outcome_.begun && !co_await begin("application/json")) co_return false;
+    co_return co_await write("\n");
+  }
+  bool noted(bool ok) {
+    outcome_.aborted = outcome_.aborted || !ok;
+    return ok;
+  }
+
+  asio::awaitable<void> finish(std::string events) {
+    const double usd = cost_usd(model_.settings.price, call_.reply->usage());
+    const HttpFields cost = {{"x-fathom-cost-usd", fmt::format("{:.9f}", usd)}};
+    if (call_.stream) {
+      events += call_.reply->finish();
+      if (co_await write(std::move(events))) noted(co_await http_.end(cost));
+      co_return;
+    }
+    std::string body = call_.reply->body().dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (!outcome_.begun) {
+      noted(co_await http_.send({.body = std::move(body), .fields = cost}));
+    } else if (co_await write(std::move(body))) {
+      noted(co_await http_.end(cost));
+    }
+  }
+
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+  HttpExchange& http_;
+  LoadedModel& model_;
+  ApiCall call_;
+  const AnsweringLimits limits_;
+  const Clock::time_point start_ = Clock::now();
+  Clock::time_point sent_ = start_;
+  std::shared_ptr<Wake> wake_;
+  std::vector<std::unique_ptr<AnswerStream>> streams_;
+  AnswerOutcome outcome_;
+  bool reasons_ = false;  // the answer has not begun
+};
+
+}  // namespace
+
+asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall call,
+                                           const AnsweringLimits& limits) {
+  Answering answering(http, model, std::move(call), limits);
+  co_return co_await answering.run();
+}
+
+}  // namespace fathom

@@ -1,0 +1,39 @@
+// An API call that was read, answered over HTTP.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "api/api_call.h"
+#include "serve/http_server.h"
+#include "serve/model_host.h"
+
+namespace fathom {
+
+struct AnsweringLimits {
+  std::chrono::milliseconds keep_alive{10000};  // a sign of life when nothing was sent for so long
+  std::chrono::seconds longest{3600};           // of a request
+};
+
+// How it went, for logs, ledger and metrics. Seconds count from when the request was submitted.
+struct AnswerOutcome {
+  std::optional<ApiError> error{};  // nothing was sent yet, and this is to be; or, if `begun`, an event of the stream
+  bool begun = false;               // a head was sent
+  bool aborted = false;             // the client left
+  std::string finish{};             // of the first choice: "stop", "length", "cancelled"
+  Usage usage{};
+  int64_t choices = 0, drafted = 0, accepted = 0;
+  std::optional<double> first_token{}, first_answer_token{}, last_token{};
+  double seconds = 0;
+};
+
+// Submits the call's prompts, sends what comes as it comes, and ends them at once when the client leaves: before the model's
+// next step. A reader that is slow gets larger pieces later; the model waits for no one. While nothing comes, a client is sent
+// signs of life: comments in a stream, line feeds before a JSON body. On the network's thread.
+boost::asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall call,
+                                                  const AnsweringLimits& limits);
+
+}  // namespace fathom

@@ -1,0 +1,84 @@
+// The service: which requests there are, who may send them, and what is done for them.
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "api/api_error.h"
+#include "serve/answering.h"
+#include "serve/http_server.h"
+#include "serve/model_host.h"
+
+namespace fathom {
+
+struct ServiceSettings {
+  std::vector<ModelSettings> models;  // the first answers requests that name none
+  AnsweringLimits answering{};
+  int64_t max_requests = 512;          // under way at once, waiting ones included
+  std::vector<std::string> origins{};  // of web pages that may call, besides the server's own; "*": all
+  bool loopback = true;                // only names of this machine are taken for its own
+  std::filesystem::path keys{};        // of the clients; empty: everyone may ask
+  std::filesystem::path ledger{};      // empty: none
+  bool ledger_text = false;            // with what was asked and answered
+};
+
+// On the network's thread, but for what it gives to its workers: reading of requests, and loading of models.
+class Service final : public HttpHandler {
+ public:
+  Service(boost::asio::io_context& network, ServiceSettings settings);
+  ~Service() override;
+
+  // Loads what is to be there from the start. Until then the server is not ready.
+  boost::asio::awaitable<Status> start();
+  // Refuses new requests; returns when all are answered or the time has passed: false.
+  boost::asio::awaitable<bool> drain(std::chrono::seconds most);
+
+  std::optional<HttpAnswer> admit(const HttpHeader& header, const std::string& peer) override;
+  boost::asio::awaitable<void> handle(HttpExchange& exchange) override;
+  HttpAnswer refusal(unsigned status, const std::string& message) override;
+
+ private:
+  struct Call;
+  struct Route;
+  using Work = boost::asio::awaitable<void> (Service::*)(Call&);
+  static const std::vector<Route>& routes();
+  // With the status and the reason where there is none.
+  tl::expected<const Route*, ApiError> find_route(const HttpHeader& header) const;
+  std::optional<ApiError> check_origin(const HttpHeader& header) const;
+  void add_cors(const HttpHeader& header, HttpFields& fields) const;
+  HttpAnswer preflight(const HttpHeader& header) const;
+
+  boost::asio::awaitable<void> reply(Call& call, const Json& body, unsigned status = 200);
+  boost::asio::awaitable<void> fail(Call& call, const ApiError& error);
+  // The body as JSON, and the model that it names, loaded. Nothing: the client was told why.
+  struct Asked {
+    Json body;
+    std::string name;  // of the model, as the client said it
+    std::shared_ptr<LoadedModel> model;
+  };
+  boost::asio::awaitable<std::optional<Asked>> read_body(Call& call);
+  ApiContext context_of(const Asked& asked) const;
+  boost::asio::awaitable<void> answer(Call& call);
+  boost::asio::awaitable<void> compute(Call& call);
+  boost::asio::awaitable<void> list_models(Call& call);
+  boost::asio::awaitable<void> live(Call& call);
+  boost::asio::awaitable<void> ready(Call& call);
+
+  boost::asio::io_context& network_;
+  const ServiceSettings settings_;
+  boost::asio::thread_pool workers_{2};
+  ModelHost host_;
+  bool ready_ = false, draining_ = false;
+  int64_t under_way_ = 0;
+};
+
+}  // namespace fathom
