@@ -20,7 +20,7 @@ struct ApiContext {
   std::string model;                // as the client named it: goes back in the answer
   std::string fingerprint{};        // system_fingerprint
   int64_t created = 0;              // seconds since 1970
-  ToolCallMemory* calls = nullptr;  // of calls that were sampled; may be null
+  ToolCallMemory* calls = nullptr;  // of calls that this model made; may be null. Must outlive the replies.
 };
 
 // What an answer counts as, for its ledger and its bill. The prompt counts once, whatever the number of choices.
@@ -55,6 +55,13 @@ struct ApiCall {
 
 // "data: {…}\n\n", or with a name "event: NAME\ndata: {…}\n\n". Bytes that are no UTF-8 become U+FFFD.
 std::string server_sent_event(const Json& data, std::string_view name = {});
+
+// The model that a body names; empty where it names none. Whoever serves several looks it up before anything else is read.
+ApiResult<std::string> read_model(const Json& body);
+
+// All of the following: members that are not known are ignored, as clients of other servers send many. Every known one is
+// checked: 400 for what is no such request, 422 for a value out of range, naming the member, what was given and what is
+// allowed. What cannot be honoured is refused. Thread-safe. Time and memory are bounded by the size of the body and of the context.
 
 // POST /v1/chat/completions. The call's parts refer to nothing of the body.
 ApiResult<ApiCall> read_chat_call(const Json& body, const ApiContext& context);

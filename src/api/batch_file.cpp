@@ -1,23 +1,37 @@
 #include "api/batch_file.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <array>
 #include <chrono>
 #include <fstream>
 #include <memory>
+#include <ranges>
 #include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
+#include "api/api_call.h"
+#include "api/identifiers.h"
+#include "api/tool_call_memory.h"
 #include "base/check.h"
 #include "base/line_file.h"
 #include "checkpoint/problems.h"
-#include "api/chat_request.h"
-#include "api/chat_response.h"
 
 namespace fathom {
 
 namespace {
 
-constexpr std::string_view kUrl = "/v1/chat/completions";
+using ReadCall = ApiResult<ApiCall> (*)(const Json& body, const ApiContext& context);
+constexpr std::array<std::pair<std::string_view, ReadCall>, 1> kApis = {{{"/v1/chat/completions", read_chat_call}}};
+
+// Null: none has this path.
+ReadCall reader_of(std::string_view url) {
+  const auto api = std::ranges::find(kApis, url, &std::pair<std::string_view, ReadCall>::first);
+  return api == kApis.end() ? nullptr : api->second;
+}
+
 // Enough for a whole context of text.
 constexpr size_t kMaxLine = size_t{16} << 20;
 
@@ -29,6 +43,7 @@ struct Line {
 
 struct Request {
   std::string custom_id;
+  ReadCall read = nullptr;
   Json body;
 };
 
@@ -44,7 +59,10 @@ Result<Request> read_request(std::string_view text, const std::string& where) {
   FATHOM_TRY(const std::string method, text_of("method"));
   FATHOM_TRY(const std::string url, text_of("url"));
   if (method != "POST") return fail("{}: method: found {}, expected \"POST\"", where, in_quotes(method));
-  if (url != kUrl) return fail("{}: url: found {}, expected {}", where, in_quotes(url), in_quotes(kUrl));
+  request.read = reader_of(url);
+  if (!request.read)
+    return fail("{}: url: found {}, expected {}", where, in_quotes(url),
+                fmt::join(kApis | std::views::transform([](const auto& api) { return in_quotes(api.first); }), ", "));
   if (!json.contains("body")) return fail("{}: body: missing", where);
   request.body = std::move(json["body"]);
   return request;
@@ -99,49 +117,56 @@ class BatchRun {
   void submit(Request request) {
     auto asked = std::make_shared<Asked>();
     asked->custom_id = request.custom_id;
-    auto chat = read_chat_request(request.body, engine_);
-    if (chat && chat->stream)
-      chat = tl::unexpected(ApiError{422, "stream: found true, expected false in a batch", "stream", {}});
-    if (!chat) {
+    auto call = read_call(request);
+    if (!call) {
       ++refused_;
-      write(asked->custom_id, chat.error().status, error_json(chat.error()));
+      write(asked->custom_id, call.error().status, error_json(call.error()));
       return;
     }
-    asked->request = *std::move(chat);
-    BatchRequest batch = asked->request.batch;
-    if (!request.body.contains("seed")) batch.generation.sampling.seed = seed_of(asked->custom_id);
-    for (int64_t choice = 0; choice < batch.choices; ++choice)
-      asked->choices.emplace_back(engine_, asked->request, choice);
-    asked->left = batch.choices;
-    batch.on_text = [asked](int64_t choice, std::string_view text, std::span<const SampledToken> tokens) {
-      asked->choices[static_cast<size_t>(choice)].push(
-          {choice, std::string(text), {tokens.begin(), tokens.end()}, std::nullopt});
-    };
-    batch.on_done = [this, asked](int64_t choice, const GenerationResult& result) {
-      asked->choices[static_cast<size_t>(choice)].push({choice, {}, {}, result});
-      if (--asked->left == 0) done(*asked);
-    };
+    asked->reply = std::move(call->reply);
+    for (const BatchRequest& batch : call->prompts) asked->left += batch.choices;
     ++under_way_;
-    const auto id = batcher_.submit(std::move(batch));
-    FATHOM_CHECK(id, "a request that was checked: {}", id.error().message);
+    for (size_t prompt = 0; prompt < call->prompts.size(); ++prompt) {
+      BatchRequest& batch = call->prompts[prompt];
+      if (!request.body.contains("seed")) batch.generation.sampling.seed = seed_of(asked->custom_id);
+      batch.on_text = [asked, prompt](int64_t choice, std::string_view text, std::span<const SampledToken> tokens) {
+        asked->reply->push(prompt, {choice, std::string(text), {tokens.begin(), tokens.end()}, std::nullopt});
+      };
+      batch.on_done = [this, asked, prompt](int64_t choice, const GenerationResult& result) {
+        asked->reply->push(prompt, {choice, {}, {}, result});
+        if (--asked->left == 0) done(*asked);
+      };
+      const auto id = batcher_.submit(std::move(batch));
+      FATHOM_CHECK(id, "a request that was checked: {}", id.error().message);
+    }
   }
 
  private:
   struct Asked {
     std::string custom_id;
-    ChatRequest request;
-    std::vector<ChatChoice> choices;
-    int64_t left = 0;
+    std::unique_ptr<ApiReply> reply;
+    int64_t left = 0;  // choices of all prompts
   };
+
+  ApiResult<ApiCall> read_call(const Request& request) {
+    FATHOM_TRY(std::string model, read_model(request.body));
+    if (model.empty()) model = (engine_.store().folder() / "").parent_path().filename().string();
+    const auto now = std::chrono::system_clock::now().time_since_epoch();
+    FATHOM_TRY(ApiCall call,
+               request.read(request.body, {.engine = engine_,
+                                           .model = std::move(model),
+                                           .fingerprint = fingerprint_,
+                                           .created = std::chrono::duration_cast<std::chrono::seconds>(now).count(),
+                                           .calls = &calls_}));
+    if (call.stream)
+      return tl::unexpected(ApiError{422, "stream: found true, expected false in a batch", "stream", {}});
+    return call;
+  }
 
   void done(const Asked& asked) {
     --under_way_;
     ++answered_;
-    const auto now = std::chrono::system_clock::now().time_since_epoch();
-    write(asked.custom_id, 200,
-          chat_completion_json(asked.choices, random_id("chatcmpl-"),
-                               std::chrono::duration_cast<std::chrono::seconds>(now).count(), asked.request.model,
-                               fingerprint_));
+    write(asked.custom_id, 200, asked.reply->body());
   }
 
   void write(const std::string& custom_id, int status, Json body) {
@@ -156,6 +181,7 @@ class BatchRun {
   Engine& engine_;
   const std::string fingerprint_;
   LineFile out_;
+  ToolCallMemory calls_;
   Batcher batcher_;
   const int64_t most_;
   Status status_;

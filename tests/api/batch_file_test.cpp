@@ -7,8 +7,8 @@
 #include <map>
 #include <string>
 
-#include "base/file.h"
 #include "api/support.h"
+#include "base/file.h"
 #include "support/temp_dir.h"
 #include "text/json.h"
 
