@@ -1,5 +1,7 @@
 #include "api/api_error.h"
 
+#include "api/api_call.h"
+
 namespace fathom {
 
 std::string_view error_type(int status) {
@@ -26,6 +28,15 @@ Json error_json(const ApiError& error) {
             {"type", error_type(error.status)},
             {"param", or_null(error.param)},
             {"code", or_null(error.code)}}}};
+}
+
+Json error_body(ApiKind kind, const ApiError& error) {
+  if (kind == ApiKind::kOpenAi) return error_json(error);
+  return {{"type", "error"}, {"error", {{"type", error_type(error.status)}, {"message", error.message}}}};
+}
+
+std::string error_event(ApiKind kind, const ApiError& error) {
+  return server_sent_event(error_body(kind, error), kind == ApiKind::kAnthropic ? "error" : "");
 }
 
 }  // namespace fathom

@@ -23,4 +23,10 @@ std::string_view error_type(int status);
 // {"error": {"message", "type", "param", "code"}}
 Json error_json(const ApiError& error);
 
+// Whose clients are to understand it.
+enum class ApiKind { kOpenAi, kAnthropic };
+Json error_body(ApiKind kind, const ApiError& error);
+// In a stream that has begun: a whole server-sent event.
+std::string error_event(ApiKind kind, const ApiError& error);
+
 }  // namespace fathom

@@ -33,7 +33,7 @@ class Reader {
     service.keys = path(f, "keys");
     service.ledger = path(f, "ledger");
     service.ledger_text = f.boolean("ledger_text", false);
-    config_.json_log = f.word("log", {"text", "json"}, false) == "json";
+    service.json_log = f.word("log", {"text", "json"}, false) == "json";
     config_.drain = seconds(f, "drain_seconds", config_.drain);
     service.answering.keep_alive = seconds(f, "keep_alive_seconds", std::chrono::seconds(10));
     if (const json* limits = f.object("limits", false)) read_limits(*limits);

@@ -15,7 +15,6 @@ struct ServeConfig {
   HttpServerSettings http{.port = 8000};
   ServiceSettings service;
   std::chrono::seconds drain{30};  // for what is under way when the server is to end
-  bool json_log = false;
 };
 
 // JSON; docs/operations.md has the members. Paths are relative to the file's folder. What is wrong is told all at once, unknown

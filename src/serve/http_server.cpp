@@ -155,6 +155,7 @@ class Connection final : public HttpExchange {
   template <typename Body>
   http::response<Body> head_of(const HttpAnswer& answer) {
     close_ = close_ || answer.close || state_->draining;
+    status = answer.status;
     http::response<Body> response;
     response.version(request.version() >= 11 ? 11 : 10);
     response.result(answer.status);
@@ -179,8 +180,8 @@ class Connection final : public HttpExchange {
     co_return ok;
   }
 
-  asio::awaitable<bool> refuse(unsigned status, const std::string& message) {
-    HttpAnswer answer = state_->handler.refusal(status, message);
+  asio::awaitable<bool> refuse(unsigned why, const std::string& message) {
+    HttpAnswer answer = state_->handler.refusal(why, message);
     answer.close = true;
     co_await send(std::move(answer));
     lingers_ = true;
@@ -203,6 +204,7 @@ class Connection final : public HttpExchange {
   asio::awaitable<bool> answer_next() {
     request = {};
     fields.clear();
+    status = 0;
     answered_ = close_ = chunked_ = false;
     if (!co_await wait_for_request()) co_return false;
 
@@ -241,8 +243,8 @@ class Connection final : public HttpExchange {
     const bool malformed = error.category() == http::make_error_code(http::error::bad_target).category();
     if (!malformed || error == http::error::partial_message) co_return false;
     request.version(11);
-    const unsigned status = status_of(error);
-    co_return co_await refuse(status, message_of(status, error, limits()));
+    const unsigned why = status_of(error);
+    co_return co_await refuse(why, message_of(why, error, limits()));
   }
 
   asio::awaitable<void> close() {

@@ -53,6 +53,7 @@ class HttpExchange {
   HttpRequest request;
   std::string peer;     // address of the client
   HttpFields fields{};  // go with whatever is answered
+  unsigned status = 0;  // what was answered; 0: nothing yet
 
   // Whether the client has left: closed its side, or the connection is broken. A system call; no data is read.
   virtual bool gone() const = 0;

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "api/chat_response.h"
+#include "api/identifiers.h"
 #include "engine/identity.h"
 #include "serve/wake.h"
 

@@ -1,12 +1,15 @@
 #include "serve/service.h"
 
 #include <algorithm>
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/string.hpp>
 #include <utility>
 
-#include "api/chat_response.h"
+#include "api/identifiers.h"
 #include "serve/wake.h"
 
 namespace fathom {
@@ -19,8 +22,8 @@ struct Service::Route {
   using Reader = ApiResult<ApiCall> (*)(const Json& body, const ApiContext& context);
   using Function = ApiResult<Json> (*)(const Json& body, const ApiContext& context);
 
-  http::verb method;
-  std::string_view path;
+  http::verb method = http::verb::get;
+  std::string_view path{};
   ApiKind kind = ApiKind::kOpenAi;
   bool needs_key = true;
   Reader reader = nullptr;      // an answer of the model
@@ -31,7 +34,9 @@ struct Service::Route {
 struct Service::Call {
   HttpExchange& http;
   const Route& route;
-  std::string id;
+  Principal principal;
+  LedgerRow row;  // filled in as it goes on
+  std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 };
 
 namespace {
@@ -61,9 +66,11 @@ bool is_this_machine(std::string_view host) {
   return host == "localhost" || host.ends_with(".localhost") || host == "::1" || host.starts_with("127.");
 }
 
-int64_t now_seconds() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
 }
+int64_t now_seconds() { return now_ms() / 1000; }
 
 // Counts a request while it is under way.
 class Counted {
@@ -80,20 +87,65 @@ class Counted {
 }  // namespace
 
 const std::vector<Service::Route>& Service::routes() {
+  using enum http::verb;
   static const std::vector<Route> routes = {
-      {http::verb::post, "/chat/completions", .reader = read_chat_call},
-      {http::verb::get, "/models", .work = &Service::list_models},
-      {http::verb::get, "/health", .needs_key = false, .work = &Service::ready},
-      {http::verb::get, "/health/live", .needs_key = false, .work = &Service::live},
-      {http::verb::get, "/health/ready", .needs_key = false, .work = &Service::ready},
+      {.method = post, .path = "/chat/completions", .reader = read_chat_call},
+      {.method = get, .path = "/models", .work = &Service::list_models},
+      {.method = get, .path = "/health", .needs_key = false, .work = &Service::ready},
+      {.method = get, .path = "/health/live", .needs_key = false, .work = &Service::live},
+      {.method = get, .path = "/health/ready", .needs_key = false, .work = &Service::ready},
   };
   return routes;
 }
 
 Service::Service(asio::io_context& network, ServiceSettings settings)
-    : network_(network), settings_(std::move(settings)), host_(settings_.models, workers_) {}
+    : network_(network), settings_(std::move(settings)), host_(settings_.models, workers_), log_(settings_.json_log) {}
 
 Service::~Service() { workers_.join(); }
+
+Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, ServiceSettings settings) {
+  std::unique_ptr<Service> service(new Service(network, std::move(settings)));
+  const ServiceSettings& s = service->settings_;
+  if (!s.keys.empty()) {
+    FATHOM_TRY(service->keys_, KeyStore::open(s.keys, Database::Mode::kRead));
+    if (service->keys_->list().empty() && !s.loopback)
+      return fathom::fail("{}: has no keys, so no one could use this server: make one with 'fathom keys add'",
+                          s.keys.string());
+  }
+  if (!s.ledger.empty()) {
+    FATHOM_TRY(service->ledger_, Ledger::open({.file = s.ledger, .text = s.ledger_text}));
+  }
+  asio::co_spawn(network, service->look_after(), asio::detached);
+  return service;
+}
+
+// What is to be done now and then.
+asio::awaitable<void> Service::look_after() {
+  asio::steady_timer timer(network_);
+  for (;;) {
+    timer.expires_after(std::chrono::seconds(1));
+    co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    host_.unload_idle(std::chrono::steady_clock::now());
+    if (!keys_) continue;
+    if (const Status status = keys_->refresh(); !status) log_.warn(status.error().message);
+  }
+}
+
+tl::expected<Principal, ApiError> Service::find_principal(const HttpHeader& header) const {
+  if (!keys_) return Principal{};
+  std::string_view key = field(header, http::field::authorization);
+  constexpr std::string_view kBearer = "bearer ";
+  if (key.size() >= kBearer.size() && boost::beast::iequals(key.substr(0, kBearer.size()), kBearer))
+    key.remove_prefix(kBearer.size());
+  else
+    key = {header["x-api-key"].data(), header["x-api-key"].size()};
+  if (key.empty())
+    return tl::unexpected(
+        ApiError{401, "no API key: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'", "", "invalid_api_key"});
+  const auto principal = keys_->find(key, now_seconds());
+  if (!principal) return tl::unexpected(api_error(principal.error()));
+  return *principal;
+}
 
 asio::awaitable<Status> Service::start() {
   for (size_t i = 0; i < settings_.models.size(); ++i) {
@@ -182,6 +234,7 @@ std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::st
   const auto route = find_route(header);
   if (!route) return refused(route.error());
   if (!(*route)->needs_key) return std::nullopt;
+  if (const auto principal = find_principal(header); !principal) return refused(principal.error(), (*route)->kind);
   if (draining_)
     return refused({503, "the server is shutting down: try another, or later", "", "shutting_down"}, (*route)->kind);
   if (under_way_ >= settings_.max_requests)
@@ -198,8 +251,13 @@ HttpAnswer Service::refusal(unsigned status, const std::string& message) {
 asio::awaitable<void> Service::handle(HttpExchange& exchange) {
   const auto route = find_route(exchange.request);
   FATHOM_CHECK(route, "a request that was not admitted: {}", route.error().message);
-  Call call{exchange, **route, random_id("req-")};
-  exchange.fields.emplace_back("x-request-id", call.id);
+  Call call{.http = exchange, .route = **route, .principal = {}, .row = {}};
+  if (auto principal = find_principal(exchange.request)) call.principal = *std::move(principal);
+  call.row.time_ms = now_ms();
+  call.row.request_id = random_id("req-");
+  call.row.key = call.principal.name;
+  call.row.endpoint = path_of(exchange.request);
+  exchange.fields.emplace_back("x-request-id", call.row.request_id);
   add_cors(exchange.request, exchange.fields);
   const Counted counted(under_way_);
   if (call.route.work)
@@ -208,6 +266,15 @@ asio::awaitable<void> Service::handle(HttpExchange& exchange) {
     co_await answer(call);
   else
     co_await compute(call);
+  finish(call);
+}
+
+void Service::finish(Call& call) {
+  LedgerRow& row = call.row;
+  row.status = static_cast<int>(call.http.status);
+  row.total_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call.start).count();
+  log_.request(row, call.http.peer);
+  if (ledger_ && (call.route.reader || row.status >= 400)) ledger_->add(std::move(row));
 }
 
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
@@ -228,12 +295,17 @@ asio::awaitable<std::optional<Service::Asked>> Service::read_body(Call& call) {
     co_await fail(call, {400, body.error().message});
     co_return std::nullopt;
   }
-  Asked asked{.body = *std::move(body)};
+  Asked asked;
+  asked.body = *std::move(body);
   if (asked.body.is_object()) {
     const auto model = asked.body.find("model");
     if (model != asked.body.end() && model->is_string()) asked.name = model->get<std::string>();
   }
   const int index = host_.find(asked.name);
+  if (index >= 0 && !call.principal.limits.allows(settings_.models[static_cast<size_t>(index)].name)) {
+    co_await fail(call, {403, fmt::format("model: this key may not use {}", in_quotes(asked.name)), "model"});
+    co_return std::nullopt;
+  }
   if (index < 0) {
     co_await fail(call,
                   {404,
@@ -249,6 +321,7 @@ asio::awaitable<std::optional<Service::Asked>> Service::read_body(Call& call) {
     co_return std::nullopt;
   }
   asked.model = *std::move(model);
+  call.row.model = asked.model->settings.name;
   co_return asked;
 }
 
@@ -274,6 +347,21 @@ asio::awaitable<void> Service::answer(Call& call) {
     co_return;
   }
   const AnswerOutcome outcome = co_await answer_call(call.http, *asked->model, *std::move(read), settings_.answering);
+  LedgerRow& row = call.row;
+  const double before =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call.start).count() -
+      1000 * outcome.seconds;
+  const auto since_start = [&](std::optional<double> s) {
+    return s ? std::optional(before + 1000 * *s) : std::nullopt;
+  };
+  row.aborted = outcome.aborted;
+  row.finish_reason = outcome.finish;
+  row.usage = outcome.usage;
+  row.choices = outcome.choices;
+  row.drafted = outcome.drafted, row.accepted = outcome.accepted;
+  row.first_token_ms = since_start(outcome.first_token);
+  row.first_answer_ms = since_start(outcome.first_answer_token);
+  row.price_usd = cost_usd(asked->model->settings.price, outcome.usage);
   if (!outcome.error) co_return;
   if (!outcome.begun) {
     co_await fail(call, *outcome.error);
@@ -306,14 +394,19 @@ asio::awaitable<void> Service::list_models(Call& call) {
     add(model.name);
     for (const std::string& alias : model.aliases) add(alias);
   }
-  co_await reply(call, {{"object", "list"}, {"data", std::move(list)}});
+  const Json body = {{"object", "list"}, {"data", std::move(list)}};
+  co_await reply(call, body);
 }
 
-asio::awaitable<void> Service::live(Call& call) { co_await reply(call, {{"status", "live"}}); }
+asio::awaitable<void> Service::live(Call& call) {
+  const Json body = {{"status", "live"}};
+  co_await reply(call, body);
+}
 
 asio::awaitable<void> Service::ready(Call& call) {
   const char* status = draining_ ? "draining" : ready_ ? "ready" : "loading";
-  co_await reply(call, {{"status", status}}, ready_ && !draining_ ? 200 : 503);
+  const Json body = {{"status", status}};
+  co_await reply(call, body, ready_ && !draining_ ? 200 : 503);
 }
 
 }  // namespace fathom

@@ -6,7 +6,6 @@
 #include <boost/asio/thread_pool.hpp>
 #include <chrono>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,7 +15,10 @@
 #include "api/api_error.h"
 #include "serve/answering.h"
 #include "serve/http_server.h"
+#include "serve/key_store.h"
+#include "serve/ledger.h"
 #include "serve/model_host.h"
+#include "serve/request_log.h"
 
 namespace fathom {
 
@@ -29,12 +31,14 @@ struct ServiceSettings {
   std::filesystem::path keys{};        // of the clients; empty: everyone may ask
   std::filesystem::path ledger{};      // empty: none
   bool ledger_text = false;            // with what was asked and answered
+  bool json_log = false;
 };
 
 // On the network's thread, but for what it gives to its workers: reading of requests, and loading of models.
 class Service final : public HttpHandler {
  public:
-  Service(boost::asio::io_context& network, ServiceSettings settings);
+  // Opens the files of keys and ledger.
+  static Result<std::unique_ptr<Service>> open(boost::asio::io_context& network, ServiceSettings settings);
   ~Service() override;
 
   // Loads what is to be there from the start. Until then the server is not ready.
@@ -47,12 +51,14 @@ class Service final : public HttpHandler {
   HttpAnswer refusal(unsigned status, const std::string& message) override;
 
  private:
+  Service(boost::asio::io_context& network, ServiceSettings settings);
   struct Call;
   struct Route;
   using Work = boost::asio::awaitable<void> (Service::*)(Call&);
   static const std::vector<Route>& routes();
   // With the status and the reason where there is none.
   tl::expected<const Route*, ApiError> find_route(const HttpHeader& header) const;
+  tl::expected<Principal, ApiError> find_principal(const HttpHeader& header) const;
   std::optional<ApiError> check_origin(const HttpHeader& header) const;
   void add_cors(const HttpHeader& header, HttpFields& fields) const;
   HttpAnswer preflight(const HttpHeader& header) const;
@@ -68,6 +74,8 @@ class Service final : public HttpHandler {
   boost::asio::awaitable<std::optional<Asked>> read_body(Call& call);
   ApiContext context_of(const Asked& asked) const;
   boost::asio::awaitable<void> answer(Call& call);
+  void finish(Call& call);
+  boost::asio::awaitable<void> look_after();
   boost::asio::awaitable<void> compute(Call& call);
   boost::asio::awaitable<void> list_models(Call& call);
   boost::asio::awaitable<void> live(Call& call);
@@ -77,6 +85,9 @@ class Service final : public HttpHandler {
   const ServiceSettings settings_;
   boost::asio::thread_pool workers_{2};
   ModelHost host_;
+  std::unique_ptr<KeyStore> keys_;  // null: everyone may ask
+  std::unique_ptr<Ledger> ledger_;  // null: none is kept
+  RequestLog log_;
   bool ready_ = false, draining_ = false;
   int64_t under_way_ = 0;
 };
