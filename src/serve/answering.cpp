@@ -18,6 +18,7 @@ using Clock = std::chrono::steady_clock;
 
 // How often it is seen that a client has left, while the model has nothing to say.
 constexpr std::chrono::milliseconds kTick{100};
+constexpr const char *kJson = "application/json", *kEvents = "text/event-stream";
 
 ApiError error_of(const Refusal& refusal) {
   switch (refusal.kind) {
@@ -50,7 +51,7 @@ class Answering {
  private:
   asio::awaitable<void> answer() {
     if (!submit()) co_return;
-    if (call_.stream && !co_await begin("text/event-stream")) co_return;
+    if (call_.stream && !co_await begin(kEvents)) co_return;
     for (;;) {
       std::string events;
       const bool came = collect(events);
@@ -122,9 +123,9 @@ class Answering {
     return end + 1 != event.tokens.end();
   }
 
-  asio::awaitable<bool> begin(std::string type) {
+  asio::awaitable<bool> begin(const char* type) {
     sent_ = Clock::now();
-    HttpAnswer head{.type = std::move(type)};
+    HttpAnswer head{.type = type};
     head.fields = {{"cache-control", "no-store"}, {"x-accel-buffering", "no"}, {"trailer", "x-fathom-cost-usd"}};
     outcome_.begun = true;
     co_return noted(co_await http_.begin(std::move(head)));
@@ -135,9 +136,9 @@ class Answering {
     co_return ok;
   }
   asio::awaitable<bool> sign_of_life() {
-    if (call_.stream) co_return co_await write(": keep-alive\n\n");
-    if (!outcome_.begun && !co_await begin("application/json")) co_return false;
-    co_return co_await write("\n");
+    if (!outcome_.begun && !co_await begin(kJson)) co_return false;
+    std::string sign = call_.stream ? ": keep-alive\n\n" : "\n";
+    co_return co_await write(std::move(sign));
   }
   bool noted(bool ok) {
     outcome_.aborted = outcome_.aborted || !ok;
@@ -154,7 +155,8 @@ class Answering {
     }
     std::string body = call_.reply->body().dump(-1, ' ', false, Json::error_handler_t::replace);
     if (!outcome_.begun) {
-      noted(co_await http_.send({.body = std::move(body), .fields = cost}));
+      HttpAnswer whole{.body = std::move(body), .fields = cost};
+      noted(co_await http_.send(std::move(whole)));
     } else if (co_await write(std::move(body))) {
       noted(co_await http_.end(cost));
     }

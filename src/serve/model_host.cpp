@@ -83,7 +83,8 @@ asio::awaitable<Result<std::shared_ptr<LoadedModel>>> ModelHost::acquire(int ind
   }
   slot.loading = true;
   const ModelSettings settings = models_[static_cast<size_t>(index)];
-  auto result = co_await run_on(loader_, [settings] { return LoadedModel::open(settings); });
+  auto open = [settings] { return LoadedModel::open(settings); };
+  auto result = co_await run_on(loader_, std::move(open));
   slot.loading = false;
   slot.used = std::chrono::steady_clock::now();
   if (result)

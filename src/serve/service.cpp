@@ -37,6 +37,10 @@ struct Service::Call {
   Principal principal;
   LedgerRow row;  // filled in as it goes on
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+
+  double elapsed_ms() const {
+    return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  }
 };
 
 namespace {
@@ -71,6 +75,13 @@ int64_t now_ms() {
       .count();
 }
 int64_t now_seconds() { return now_ms() / 1000; }
+
+HttpAnswer refused(const ApiError& error, ApiKind kind = ApiKind::kOpenAi) {
+  HttpAnswer answer{.status = static_cast<unsigned>(error.status),
+                    .body = error_body(kind, error).dump(-1, ' ', false, Json::error_handler_t::replace)};
+  if (error.status == 429 || error.status == 503) answer.fields.emplace_back("retry-after", "1");
+  return answer;
+}
 
 // Counts a request while it is under way.
 class Counted {
@@ -224,11 +235,6 @@ HttpAnswer Service::preflight(const HttpHeader& header) const {
 }
 
 std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::string&) {
-  const auto refused = [&](const ApiError& error, ApiKind kind = ApiKind::kOpenAi) {
-    HttpAnswer answer{.status = static_cast<unsigned>(error.status), .body = error_body(kind, error).dump()};
-    if (error.status == 429 || error.status == 503) answer.fields.emplace_back("retry-after", "1");
-    return answer;
-  };
   if (const auto error = check_origin(header)) return refused(*error);
   if (header.method() == http::verb::options) return preflight(header);
   const auto route = find_route(header);
@@ -272,29 +278,27 @@ asio::awaitable<void> Service::handle(HttpExchange& exchange) {
 void Service::finish(Call& call) {
   LedgerRow& row = call.row;
   row.status = static_cast<int>(call.http.status);
-  row.total_ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call.start).count();
+  row.total_ms = call.elapsed_ms();
   log_.request(row, call.http.peer);
   if (ledger_ && (call.route.reader || row.status >= 400)) ledger_->add(std::move(row));
 }
 
+// Arguments of awaited calls are named first: GCC 12 mishandles temporaries with members of their own there (bug 99576 and
+// its kin).
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
-  co_await call.http.send({.status = status, .body = body.dump(-1, ' ', false, Json::error_handler_t::replace)});
-}
-
-asio::awaitable<void> Service::fail(Call& call, const ApiError& error) {
-  HttpAnswer answer{.status = static_cast<unsigned>(error.status),
-                    .body = error_body(call.route.kind, error).dump(-1, ' ', false, Json::error_handler_t::replace)};
-  if (error.status == 429 || error.status == 503) answer.fields.emplace_back("retry-after", "1");
+  HttpAnswer answer{.status = status, .body = body.dump(-1, ' ', false, Json::error_handler_t::replace)};
   co_await call.http.send(std::move(answer));
 }
 
-asio::awaitable<std::optional<Service::Asked>> Service::read_body(Call& call) {
-  const std::string& text = call.http.request.body();
-  auto body = co_await run_on(workers_, [&] { return parse_json(text, "the body"); });
-  if (!body) {
-    co_await fail(call, {400, body.error().message});
-    co_return std::nullopt;
-  }
+asio::awaitable<void> Service::fail(Call& call, const ApiError& error) {
+  HttpAnswer answer = refused(error, call.route.kind);
+  co_await call.http.send(std::move(answer));
+}
+
+asio::awaitable<ApiResult<Service::Asked>> Service::read_body(Call& call) {
+  const auto parse = [&text = call.http.request.body()] { return parse_json(text, "the body"); };
+  auto body = co_await run_on(workers_, parse);
+  if (!body) co_return tl::unexpected(ApiError{400, body.error().message});
   Asked asked;
   asked.body = *std::move(body);
   if (asked.body.is_object()) {
@@ -302,26 +306,21 @@ asio::awaitable<std::optional<Service::Asked>> Service::read_body(Call& call) {
     if (model != asked.body.end() && model->is_string()) asked.name = model->get<std::string>();
   }
   const int index = host_.find(asked.name);
-  if (index >= 0 && !call.principal.limits.allows(settings_.models[static_cast<size_t>(index)].name)) {
-    co_await fail(call, {403, fmt::format("model: this key may not use {}", in_quotes(asked.name)), "model"});
-    co_return std::nullopt;
-  }
-  if (index < 0) {
-    co_await fail(call,
-                  {404,
-                   fmt::format("model: found {}, which this server does not have; GET /v1/models lists its models",
-                               in_quotes(asked.name)),
-                   "model", "model_not_found"});
-    co_return std::nullopt;
-  }
-  if (asked.name.empty()) asked.name = settings_.models[static_cast<size_t>(index)].name;
+  if (index < 0)
+    co_return tl::unexpected(
+        ApiError{404,
+                 fmt::format("model: found {}, which this server does not have; GET /v1/models lists its models",
+                             in_quotes(asked.name)),
+                 "model", "model_not_found"});
+  const ModelSettings& settings = settings_.models[static_cast<size_t>(index)];
+  if (!call.principal.limits.allows(settings.name))
+    co_return tl::unexpected(
+        ApiError{403, fmt::format("model: this key may not use {}", in_quotes(settings.name)), "model"});
+  if (asked.name.empty()) asked.name = settings.name;
   auto model = co_await host_.acquire(index);
-  if (!model) {
-    co_await fail(call, {503, model.error().message, "model", "model_not_loaded"});
-    co_return std::nullopt;
-  }
+  if (!model) co_return tl::unexpected(ApiError{503, model.error().message, "model", "model_not_loaded"});
   asked.model = *std::move(model);
-  call.row.model = asked.model->settings.name;
+  call.row.model = settings.name;
   co_return asked;
 }
 
@@ -335,25 +334,26 @@ ApiContext Service::context_of(const Asked& asked) const {
 
 asio::awaitable<void> Service::answer(Call& call) {
   auto asked = co_await read_body(call);
-  if (!asked) co_return;
-  if (asked->model->scheduler->full()) {  // before time is spent on reading it
-    co_await fail(call, {429, "as many requests wait as may: try later", "", "queue_full"});
+  // Before time is spent on reading what cannot be answered now.
+  if (asked && asked->model->scheduler->full())
+    asked = tl::unexpected(ApiError{429, "as many requests wait as may: try later", "", "queue_full"});
+  if (!asked) {
+    co_await fail(call, asked.error());
     co_return;
   }
   const ApiContext context = context_of(*asked);
-  auto read = co_await run_on(workers_, [&] { return call.route.reader(asked->body, context); });
+  const auto read_call = [&] { return call.route.reader(asked->body, context); };
+  auto read = co_await run_on(workers_, read_call);
   if (!read) {
     co_await fail(call, read.error());
     co_return;
   }
+  const double before_ms = call.elapsed_ms();
   const AnswerOutcome outcome = co_await answer_call(call.http, *asked->model, *std::move(read), settings_.answering);
-  LedgerRow& row = call.row;
-  const double before =
-      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - call.start).count() -
-      1000 * outcome.seconds;
   const auto since_start = [&](std::optional<double> s) {
-    return s ? std::optional(before + 1000 * *s) : std::nullopt;
+    return s ? std::optional(before_ms + 1000 * *s) : std::nullopt;
   };
+  LedgerRow& row = call.row;
   row.aborted = outcome.aborted;
   row.finish_reason = outcome.finish;
   row.usage = outcome.usage;
@@ -362,19 +362,24 @@ asio::awaitable<void> Service::answer(Call& call) {
   row.first_token_ms = since_start(outcome.first_token);
   row.first_answer_ms = since_start(outcome.first_answer_token);
   row.price_usd = cost_usd(asked->model->settings.price, outcome.usage);
-  if (!outcome.error) co_return;
+  if (!outcome.error || outcome.aborted) co_return;
   if (!outcome.begun) {
     co_await fail(call, *outcome.error);
-  } else if (!outcome.aborted) {  // an event of its own, then the connection closes
-    co_await call.http.write(error_event(call.route.kind, *outcome.error));
+  } else {  // an event of its own, then the connection closes
+    std::string event = error_event(call.route.kind, *outcome.error);
+    co_await call.http.write(std::move(event));
   }
 }
 
 asio::awaitable<void> Service::compute(Call& call) {
-  auto asked = co_await read_body(call);
-  if (!asked) co_return;
+  const auto asked = co_await read_body(call);
+  if (!asked) {
+    co_await fail(call, asked.error());
+    co_return;
+  }
   const ApiContext context = context_of(*asked);
-  const auto result = co_await run_on(workers_, [&] { return call.route.function(asked->body, context); });
+  const auto function = [&] { return call.route.function(asked->body, context); };
+  const auto result = co_await run_on(workers_, function);
   if (result)
     co_await reply(call, *result);
   else

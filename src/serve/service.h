@@ -65,13 +65,13 @@ class Service final : public HttpHandler {
 
   boost::asio::awaitable<void> reply(Call& call, const Json& body, unsigned status = 200);
   boost::asio::awaitable<void> fail(Call& call, const ApiError& error);
-  // The body as JSON, and the model that it names, loaded. Nothing: the client was told why.
+  // The body as JSON, and the model that it names, loaded.
   struct Asked {
     Json body;
     std::string name;  // of the model, as the client said it
     std::shared_ptr<LoadedModel> model;
   };
-  boost::asio::awaitable<std::optional<Asked>> read_body(Call& call);
+  boost::asio::awaitable<ApiResult<Asked>> read_body(Call& call);
   ApiContext context_of(const Asked& asked) const;
   boost::asio::awaitable<void> answer(Call& call);
   void finish(Call& call);

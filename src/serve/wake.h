@@ -49,9 +49,8 @@ class Wake : public std::enable_shared_from_this<Wake> {
 template <typename Function>
 boost::asio::awaitable<std::invoke_result_t<Function>> run_on(boost::asio::thread_pool& pool, Function function) {
   using Value = std::invoke_result_t<Function>;
-  co_return co_await boost::asio::co_spawn(
-      pool, [f = std::move(function)]() mutable -> boost::asio::awaitable<Value> { co_return f(); },
-      boost::asio::use_awaitable);
+  auto work = [f = std::move(function)]() mutable -> boost::asio::awaitable<Value> { co_return f(); };
+  co_return co_await boost::asio::co_spawn(pool, std::move(work), boost::asio::use_awaitable);
 }
 
 }  // namespace fathom
