@@ -94,8 +94,8 @@ class Connection final : public HttpExchange {
       const auto [error] = co_await stream_.async_handshake(asio::ssl::stream_base::server, kResult);
       if (error) co_return;
     }
-    while (co_await answer_next()) {
-    }
+    // Not `while (co_await …) {}`: GCC 12 runs off its end.
+    for (bool more = true; more;) more = co_await answer_next();
     co_await close();
   }
 
@@ -126,7 +126,8 @@ class Connection final : public HttpExchange {
       close_ = true, response.keep_alive(false);
     http::response_serializer<http::empty_body> serializer(response);
     if (!co_await written(http::async_write_header(tcp_or_tls(), serializer, kResult))) co_return false;
-    co_return head.body.empty() || co_await write(std::move(head.body));
+    if (head.body.empty()) co_return true;
+    co_return co_await write(std::move(head.body));
   }
 
   asio::awaitable<bool> write(std::string piece) override {
@@ -220,7 +221,8 @@ class Connection final : public HttpExchange {
     if (auto refused = state_->handler.admit(parser.get().base(), peer)) {
       request.base() = parser.get().base();
       if (!parser.is_done()) refused->close = lingers_ = true;  // its body stays unread
-      co_return co_await send(*std::move(refused)) && !close_ && parser.keep_alive();
+      const bool sent = co_await send(*std::move(refused));
+      co_return sent && !close_ && parser.keep_alive();
     }
     if (says(parser.get()[http::field::expect], "100-continue")) {
       http::response<http::empty_body> go_on(http::status::continue_, 11);
