@@ -22,7 +22,6 @@ namespace {
 
 using namespace test;
 using testing::HasSubstr;
-using testing::StartsWith;
 
 LedgerRow row() {
   return {.model = "nano",
@@ -106,7 +105,6 @@ TEST(Metrics, AbortedAndBrokenAndRefused) {
   broken.finish_reason.clear();
   metrics.request_done(broken);
   EXPECT_EQ(value(metrics, "fathom_request_success_total{finished_reason=\"error\",model_name=\"nano\"}"), 1);
-  const std::string before = metrics.text();
   LedgerRow refused = row();
   refused.status = 404;
   refused.model = "whatever a client says";
@@ -250,7 +248,9 @@ TEST(Metrics, EightThreads) {
         metrics.request_done(row());
         metrics.http("/r" + std::to_string(i % 5), 200, 0.1);
         metrics.sample("m" + std::to_string(t), stats());
-        if (i % 50 == 0) EXPECT_THAT(metrics.text(), HasSubstr("fathom_"));
+        if (i % 50 == 0) {
+          EXPECT_THAT(metrics.text(), HasSubstr("fathom_"));
+        }
         if (i % 70 == 0) metrics.unloaded("m" + std::to_string(t));
       }
     });
