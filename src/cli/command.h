@@ -23,6 +23,8 @@ void add_inspect(CLI::App& app, CommandContext& context);
 void add_synth(CLI::App& app, CommandContext& context);
 void add_trace(CLI::App& app, CommandContext& context);
 void add_serve(CLI::App& app, CommandContext& context);
+void add_keys(CLI::App& app, CommandContext& context);
+void add_usage(CLI::App& app, CommandContext& context);
 void add_batch(CLI::App& app, CommandContext& context);
 void add_bench(CLI::App& app, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);

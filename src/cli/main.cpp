@@ -20,6 +20,8 @@ int main(int argc, char** argv) {
   fathom::add_synth(app, context);
   fathom::add_trace(app, context);
   fathom::add_serve(app, context);
+  fathom::add_keys(app, context);
+  fathom::add_usage(app, context);
   fathom::add_batch(app, context);
   fathom::add_bench(app, context);
   fathom::add_plan(app, context);

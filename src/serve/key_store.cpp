@@ -192,6 +192,8 @@ Result<std::shared_ptr<const KeyStore::Keys>> KeyStore::read() {
                                          .budget_usd = rows.optional_real(8)}}};
     const std::string source = fmt::format("{}: models of key {}", database_.path(), in_quotes(info.name));
     FATHOM_TRY(info.settings.limits.models, models_from(rows.text(9), source));
+    if (const Status valid = check_settings(info.settings); !valid)
+      return fail("{}: key {}: {}", database_.path(), in_quotes(info.name), valid.error().message);
     const std::string hash = rows.text(1);
     Digest digest{};
     if (hash.size() != digest.size())
