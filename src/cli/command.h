@@ -24,6 +24,7 @@ void add_synth(CLI::App& app, CommandContext& context);
 void add_trace(CLI::App& app, CommandContext& context);
 void add_batch(CLI::App& app, CommandContext& context);
 void add_bench(CLI::App& app, CommandContext& context);
+CLI::App* add_bench_serve(CLI::App& bench, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
 void add_eval(CLI::App& app, CommandContext& context);
 void add_tasks(CLI::App& app, CommandContext& context);
