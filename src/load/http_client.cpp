@@ -4,9 +4,9 @@
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/read_size.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http/parser.hpp>
-#include <boost/beast/http/read.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <boost/beast/http/write.hpp>
 #include <boost/beast/ssl/ssl_stream.hpp>
@@ -25,6 +25,7 @@ using boost::system::error_code;
 namespace {
 
 constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
+constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr std::chrono::seconds kConnectTime{30}, kEndTime{2};
 
 using Message = http::request<http::string_body>;
@@ -49,30 +50,33 @@ template <typename Stream>
 asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const Message& message,
                                Clock::time_point deadline, const HttpClient::Sink& sink, HttpAnswer& answer) {
   beast::get_lowest_layer(stream).expires_at(deadline);
-  if (const auto [error, bytes] = co_await http::async_write(stream, message, kToken); error) {
-    // A server that refuses a request before reading all of it has answered all the same; whoever did not read it at all
-    // has broken the connection.
-    if (error == beast::error::timeout) {
-      answer.failure = failure_of(error, "while the request was sent");
-      co_return false;
-    }
+  // Any other error shows when reading: a server that refuses a request before it has read it all has answered all the same.
+  if (const auto [error, bytes] = co_await http::async_write(stream, message, kToken); error == beast::error::timeout) {
+    answer.failure = failure_of(error, "while the request was sent");
+    co_return false;
   }
   Parser parser;
   parser.body_limit(boost::none);  // streams are as long as they are; nothing of them is kept here
-  if (const auto [error, bytes] = co_await http::async_read_header(stream, buffer, parser, kToken); error) {
-    answer.failure = failure_of(error, "before the answer's header");
-    co_return false;
-  }
-  answer.status = static_cast<int>(parser.get().result_int());
-  answer.content_type = std::string(parser.get()[http::field::content_type]);
-  answer.server = std::string(parser.get()[http::field::server]);
-  answer.retry_after_s = retry_after(parser);
-
-  parser.eager(true);  // all chunks that have come at once
-  bool wanted = true;
-  while (!parser.is_done()) {
-    const auto [error, bytes] = co_await http::async_read_some(stream, buffer, parser, kToken);
-    const Clock::time_point now = Clock::now();
+  // Beast's own reading would hold back a chunk until the next one begins: it waits for more once it has seen the line end
+  // after the chunk. So the socket is read here, and the parser is given what there is.
+  parser.eager(true);
+  bool headed = false, wanted = true;
+  Clock::time_point now = Clock::now();
+  error_code error;
+  while (true) {
+    while (!error && !parser.is_done() && buffer.size() > 0) {
+      buffer.consume(parser.put(buffer.data(), error));
+      if (error == http::error::need_more) {
+        error = {};
+        break;
+      }
+    }
+    if (parser.is_header_done() && !std::exchange(headed, true)) {
+      answer.status = static_cast<int>(parser.get().result_int());
+      answer.content_type = std::string(parser.get()[http::field::content_type]);
+      answer.server = std::string(parser.get()[http::field::server]);
+      answer.retry_after_s = retry_after(parser);
+    }
     std::string& body = parser.get().body();
     if (!body.empty() && wanted) {
       if (sink && answer.status == 200) {
@@ -84,8 +88,24 @@ asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const
     }
     body.clear();
     if (error) {
-      answer.failure = failure_of(error, "within the answer");
+      answer.failure = failure_of(error, headed ? "within the answer" : "before the answer's header");
       co_return false;
+    }
+    if (parser.is_done()) break;
+
+    const size_t room = beast::read_size(buffer, kReadBytes);
+    if (room == 0) {
+      error = http::error::buffer_overflow;
+      continue;
+    }
+    const auto [failed, bytes] = co_await stream.async_read_some(buffer.prepare(room), kToken);
+    now = Clock::now();
+    buffer.commit(bytes);
+    error = failed;
+    // A body without a length ends so.
+    if (error == asio::error::eof && parser.got_some()) {
+      error = {};
+      parser.put_eof(error);
     }
   }
   co_return parser.get().keep_alive();

@@ -112,6 +112,12 @@ void compare_row(std::string& out, std::string_view label, const std::optional<d
               a && b && *a != 0 ? fmt::format("{:.3f}", *b / *a) : "–");
 }
 
+// Of a file, as a terminal may be shown it.
+std::string safe(const std::string& text) {
+  const std::string quoted = in_quotes(text);
+  return quoted.substr(1, quoted.size() - 2);
+}
+
 // The metric of that name, if there.
 const Json* metric(const Json& report, std::string_view name) {
   for (const Json& m : report["metrics"])
@@ -234,7 +240,7 @@ Result<std::string> compare_reports(const std::filesystem::path& a_path, const s
     const Json& either = of_a ? *of_a : *of_b;
     const std::string label = text_of(either, "label"), unit = text_of(either, "unit");
     for (const char* which : {"median", "p99"})
-      compare_row(out, in_quotes(fmt::format("{}, {}{}", label, which, unit.empty() ? "" : ", " + unit)),
+      compare_row(out, fmt::format("{}, {}{}", safe(label), which, unit.empty() ? "" : ", " + safe(unit)),
                   of_a ? number(*of_a, which) : std::nullopt, of_b ? number(*of_b, which) : std::nullopt);
   }
   return out;

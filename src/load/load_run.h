@@ -27,10 +27,10 @@ struct RequestRecord {
   int64_t conversation = 0, turn = 0;  // from 0
   int64_t asked_prompt_tokens = 0;     // 0: not known
   double start_s = 0, end_s = 0;       // since the run's start; end: of the HTTP answer, or of the failure
-  std::optional<double> connect_s;     // where a connection was made for it
+  std::optional<double> connect_s{};   // where a connection was made for it
   bool ended = false;                  // false: cut off when the run was interrupted
-  std::optional<Failure> failure;
-  StreamedAnswer answer;
+  std::optional<Failure> failure{};
+  StreamedAnswer answer{};
 
   bool succeeded() const { return ended && !failure; }
   int64_t output_tokens() const;

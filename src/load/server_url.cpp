@@ -2,6 +2,7 @@
 
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
+#include <charconv>
 
 #include "base/quote.h"
 
@@ -19,7 +20,12 @@ Result<ServerUrl> parse_server_url(std::string_view text) {
   if (!url.has_authority() || url.encoded_host().empty()) return wrong("no host");
   if (url.has_userinfo()) return wrong("user names are not sent; a key goes to --api-key");
   if (url.has_query() || url.has_fragment()) return wrong("a query or fragment");
-  if (url.has_port() && url.port_number() == 0) return wrong("no such port");
+  if (url.has_port()) {
+    const std::string_view port = url.port();
+    uint16_t number = 0;
+    const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+    if (error != std::errc() || end != port.data() + port.size() || number == 0) return wrong("no such port");
+  }
 
   ServerUrl server;
   server.tls = url.scheme() == "https";

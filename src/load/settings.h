@@ -33,7 +33,7 @@ struct WorkloadSettings {
   int64_t documents = 0;      // kLong: so many different ones, asked about again and again; 0: each request its own
   // kFile: JSON lines, each a body (with "messages" or "prompt"), an array of messages, or a line of a batch file, whose
   // "body" is taken. Read again from the start when it ends.
-  std::filesystem::path file;
+  std::filesystem::path file{};
   uint64_t seed = 1;  // same seed and settings: same requests
 };
 
@@ -52,7 +52,7 @@ struct RequestSettings {
 
 // Most milliseconds; a request that has no such time (one token: no TPOT) is within.
 struct GoodputLimits {
-  std::optional<double> ttft_ms, first_answer_ms, tpot_ms, e2e_ms;
+  std::optional<double> ttft_ms{}, first_answer_ms{}, tpot_ms{}, e2e_ms{};
   bool any() const { return ttft_ms || first_answer_ms || tpot_ms || e2e_ms; }
 };
 // "ttft:500,tpot:50"; names: ttft, first_answer, tpot, e2e.
