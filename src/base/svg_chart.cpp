@@ -55,6 +55,10 @@ class Frame {
     const double step = token_step(x_max_);
     for (double x = 0; x <= x_max_ * 1.0001; x += step) x_tick(at_x(x), tokens_text(x));
   }
+  void decimal_ticks() {
+    const double step = decimal_step(x_max_);
+    for (double x = 0; x <= x_max_ * 1.0001; x += step) x_tick(at_x(x), number_text(x));
+  }
   void x_tick(double x, const std::string& label) {
     add(out_, "<text class='tick' x='{:.1f}' y='{}' text-anchor='middle'>{}</text>", x, kHeight - kBottom + 18,
         escape(label));
@@ -90,7 +94,10 @@ std::string line_chart(const LineChart& chart) {
     for (const Point& p : s.points) x_max = std::max(x_max, p.x), y_max = std::max({y_max, p.y, p.high});
   }
   Frame frame(x_max, y_max);
-  frame.token_ticks();
+  if (chart.decimal_x)
+    frame.decimal_ticks();
+  else
+    frame.token_ticks();
   frame.labels(chart.x_label, chart.y_label);
   std::string& out = frame.out();
   for (size_t i = 0; i < chart.series.size(); ++i) {
@@ -102,7 +109,8 @@ std::string line_chart(const LineChart& chart) {
     add(out, "<path class='line' style='stroke:{}' d='{}'/>", color, path);
     for (const Point& p : s.points) {
       const double x = frame.at_x(p.x), y = frame.at_y(p.y);
-      std::string tip = fmt::format("{}: {} {}", tokens_text(p.x), number_text(p.y), chart.unit);
+      std::string tip =
+          fmt::format("{}: {} {}", chart.decimal_x ? number_text(p.x) : tokens_text(p.x), number_text(p.y), chart.unit);
       if (chart.series.size() > 1) tip = s.name + " · " + tip;
       if (p.high > p.low) {
         add(out, "<line class='whisker' style='stroke:{}' x1='{:.1f}' x2='{:.1f}' y1='{:.1f}' y2='{:.1f}'/>", color, x,

@@ -21,8 +21,9 @@ struct Series {
 struct LineChart {
   std::string x_label, y_label;
   std::vector<Series> series;
-  std::string unit;     // of y, in tips
-  bool markers = true;  // measured points; false: a formula's line
+  std::string unit;        // of y, in tips
+  bool markers = true;     // measured points; false: a formula's line
+  bool decimal_x = false;  // x is no number of tokens
 };
 std::string line_chart(const LineChart& chart);
 

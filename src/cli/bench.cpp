@@ -185,7 +185,8 @@ void add_bench(CLI::App& app, CommandContext& context) {
       "  fathom bench --model DIR --depth 0,4096,16384 --attention dense --json dense.json\n"
       "  fathom bench --compare dense.json sparse.json --html both.html\n"
       "  fathom bench kernels --filter attend\n"
-      "  fathom bench serving --model DIR");
+      "  fathom bench serving --model DIR\n"
+      "  fathom bench serve --url http://127.0.0.1:8000");
   auto* what = command->add_option_group("What to do");
   what->add_option("--model", options->model, "Measure this checkpoint folder")->type_name("DIR");
   what->add_option("--compare", options->compare, "Compare two files that --json wrote: the second over the first")
@@ -232,10 +233,12 @@ void add_bench(CLI::App& app, CommandContext& context) {
   command->add_option("--html", options->html, "Also write a page with curves to this file")->type_name("FILE");
   CLI::App* kernels = add_kernels(*command, context);
   CLI::App* serving = add_serving(*command, context);
-  command->callback([options, kernels, serving, &context] {
-    if (kernels->parsed() || serving->parsed()) return;
+  CLI::App* serve = add_bench_serve(*command, context);
+  command->callback([options, kernels, serving, serve, &context] {
+    if (kernels->parsed() || serving->parsed() || serve->parsed()) return;
     if (options->model.empty() == options->compare.empty())
-      throw CLI::RequiredError("Exactly one of --model, --compare, or one of the words 'kernels' and 'serving'");
+      throw CLI::RequiredError(
+          "Exactly one of --model, --compare, or one of the words 'kernels', 'serving' and 'serve'");
     context.action = [options] { return exit_code(options->compare.empty() ? measure(*options) : compare(*options)); };
   });
 }

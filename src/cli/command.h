@@ -27,6 +27,7 @@ void add_keys(CLI::App& app, CommandContext& context);
 void add_usage(CLI::App& app, CommandContext& context);
 void add_batch(CLI::App& app, CommandContext& context);
 void add_bench(CLI::App& app, CommandContext& context);
+CLI::App* add_bench_serve(CLI::App& bench, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
 void add_eval(CLI::App& app, CommandContext& context);
 void add_tasks(CLI::App& app, CommandContext& context);

@@ -1,0 +1,2 @@
+// Boost.URL's own code, compiled once for the program.
+#include <boost/url/src.hpp>
