@@ -66,4 +66,9 @@ ApiResult<std::string> read_model(const Json& body);
 // POST /v1/chat/completions. The call's parts refer to nothing of the body.
 ApiResult<ApiCall> read_chat_call(const Json& body, const ApiContext& context);
 
+// POST /v1/completions. Several prompts make several requests for the scheduler; choice i of prompt p has the index p · n + i.
+// A prompt of text begins with the mark of the beginning, unless add_special_tokens is false. With a suffix the model fills
+// in the middle. echo with logprobs gives those of the prompt too: not streamed.
+ApiResult<ApiCall> read_completion_call(const Json& body, const ApiContext& context);
+
 }  // namespace fathom

@@ -24,7 +24,8 @@ namespace fathom {
 namespace {
 
 using ReadCall = ApiResult<ApiCall> (*)(const Json& body, const ApiContext& context);
-constexpr std::array<std::pair<std::string_view, ReadCall>, 1> kApis = {{{"/v1/chat/completions", read_chat_call}}};
+constexpr std::array<std::pair<std::string_view, ReadCall>, 2> kApis = {
+    {{"/v1/chat/completions", read_chat_call}, {"/v1/completions", read_completion_call}}};
 
 // Null: none has this path.
 ReadCall reader_of(std::string_view url) {

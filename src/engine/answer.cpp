@@ -64,7 +64,7 @@ std::string Answer::push(std::span<const float> logits) {
     begin_grammar();
   }
   if (ends || stops_.matched() || (matcher_ && matcher_->finished()))
-    result_.finish = FinishReason::kStop;
+    result_.finish = FinishReason::kStop, result_.stop = stops_.match();
   else if (tokens() == limit_)
     result_.finish = FinishReason::kLength;
   return keep(std::move(text));

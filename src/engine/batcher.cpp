@@ -37,6 +37,9 @@ Result<int64_t> Batcher::submit(BatchRequest request) {
   group->request = std::move(request);
   group->submitted = settings_.now();
   group->unfinished = group->request.choices;
+  if (group->request.prompt_logprobs)
+    group->prompt_logprobs =
+        std::make_shared<std::vector<SampledToken>>(1, SampledToken{.id = group->request.generation.prompt[0]});
   waiting_.begin(group->request.client);
   wait(std::make_unique<Sequence>(engine_, group, 0));
   return group->id;
@@ -107,7 +110,7 @@ bool Batcher::has_room_for(Sequence& s) {
   const KvPool& pool = engine_.kv_pool();
   const int64_t spare = pool.free_blocks() - static_cast<int64_t>(running_.size());
   int64_t need = blocks_for(s.size() + 1);
-  if (need <= spare) return true;
+  if (need <= spare || s.group->scores()) return need <= spare;
   for (int64_t block = 0; block < (s.size() - 1) / kBlockTokens && need > spare; ++block) {
     const std::optional<int64_t> holders = pool.holders_of(key_of(s, block));
     if (!holders) return false;
@@ -177,6 +180,9 @@ KvSequence Batcher::cached_prefix(std::span<const int32_t> tokens) {
 bool Batcher::use_cached(Sequence& s) {
   while (s.rows % kBlockTokens == 0 && s.rows + kBlockTokens < s.size() &&
          s.kv.block_count() == s.rows / kBlockTokens) {
+    // Rows that were not run have no logits.
+    if (s.group->scores() && s.rows + kBlockTokens >= static_cast<int64_t>(s.group->prompt_logprobs->size()))
+      return true;
     const BlockKey& key = key_of(s, s.rows / kBlockTokens);
     int32_t block = engine_.kv_pool().find(key);
     if (block < 0) {
@@ -231,6 +237,7 @@ void Batcher::finish(Sequence& s) {
   const auto seconds = [](BatcherClock::duration d) { return std::chrono::duration<double>(d).count(); };
   const auto first = s.answer.tokens() > 0 ? s.first_token : now;
   result.cached_tokens = s.cached;
+  result.prompt_logprobs = group.prompt_logprobs;
   stats_.cached_tokens += s.cached;
   result.prefill_seconds = seconds(first - group.submitted);
   result.decode_seconds = seconds(now - first);

@@ -31,6 +31,9 @@ struct BatchRequest {
   std::string client{};  // clients share the engine fairly, whatever each asks for
   int64_t priority = 0;  // higher goes first, in place of lower if there is no room for both
   bool draft = true;     // let the MTP layer draft; changes no token
+  // Log-probabilities of the prompt's tokens too, with generation.top_logprobs alternatives. The prompt is then read without the
+  // help of the cache, in small steps.
+  bool prompt_logprobs = false;
 
   // Called while a step is made; must not call the batcher.
   std::function<void(int64_t done, int64_t total)> on_prefill = [](int64_t, int64_t) {};
@@ -116,6 +119,7 @@ class Batcher {
   void plan();
   void add_part(Sequence& s);
   void take(const Part& part, const Tensor& logits, int64_t& row);
+  void score_prompt(const Part& part, const Tensor& logits, int64_t& row);
   void take_token(Sequence& s, std::span<const float> logits);
   void split_choices(Sequence& s, std::span<const float> logits);
   void make_drafts(const Tensor& hidden);

@@ -16,6 +16,12 @@ struct Batcher::Group {
   BatchRequest request;
   BatcherClock::time_point submitted;
   int64_t unfinished = 0;  // choices
+
+  // Of the prompt's first tokens, where they are wanted. Row i of the prompt says that of token i + 1.
+  std::shared_ptr<std::vector<SampledToken>> prompt_logprobs;
+  int64_t prompt_size() const { return static_cast<int64_t>(request.generation.prompt.size()); }
+  // Some are to come: the prompt is being read for the first time.
+  bool scores() const { return prompt_logprobs && static_cast<int64_t>(prompt_logprobs->size()) < prompt_size(); }
 };
 
 // It stays where it is: its answer refers to its request.
@@ -28,7 +34,7 @@ struct Batcher::Sequence {
         tokens(group->request.generation.prompt),
         splits(its_choice == 0 && group->request.choices > 1) {}
 
-  int64_t prompt_size() const { return static_cast<int64_t>(group->request.generation.prompt.size()); }
+  int64_t prompt_size() const { return group->prompt_size(); }
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   // Only the last token is not in the cache yet, and it is the answer's.
   bool answers() const { return rows >= prompt_size() && rows + 1 == size(); }
@@ -64,6 +70,7 @@ struct Batcher::Part {
   int64_t begin, end, first_row;
   bool prompt;   // of its prompt, not of its answer
   bool decodes;  // the last token of an answer, and the draft after it if there is one
+  bool scores;   // all its rows have logits: of the tokens of the prompt that follow
 };
 
 }  // namespace fathom

@@ -17,6 +17,8 @@ constexpr double kHope = 0.7;
 // Drafts of an answer before its own acceptance decides.
 constexpr double kTrialDrafts = 16;
 // How long a step reads blocks from disk: hardly to be seen in a stream, or as long as a large step if there is none.
+// Rows of a prompt whose logits are wanted, in a step: 33 MB at the real vocabulary.
+constexpr int64_t kScoredRows = 64;
 constexpr std::chrono::milliseconds kLoadBeside{2}, kLoadAlone{100};
 
 }  // namespace
@@ -86,6 +88,7 @@ void Batcher::plan() {
       // attention has different forms.
       const int64_t end = s->rows < s->prompt_size() ? s->prompt_size() : s->size();
       count = std::min(room, end - s->rows);
+      if (s->group->scores()) count = std::min(count, kScoredRows);
     }
     if (count == 0 || !make_room(*s, s->rows + count)) continue;
     s->planned = count;
@@ -102,15 +105,15 @@ void Batcher::plan() {
 }
 
 void Batcher::add_part(Sequence& s) {
-  const bool decodes = s.answers(), prompt = s.rows < s.prompt_size();
+  const bool decodes = s.answers(), prompt = s.rows < s.prompt_size(), scores = prompt && s.group->scores();
   const int64_t first_row = static_cast<int64_t>(tokens_.size());
   const auto known = s.tokens.begin() + s.rows;
   tokens_.insert(tokens_.end(), known, known + std::min(s.planned, s.size() - s.rows));
   if (decodes && s.draft) tokens_.push_back(*s.draft);
-  parts_.push_back({&s, s.rows, s.rows + s.planned, first_row, prompt, decodes});
+  parts_.push_back({&s, s.rows, s.rows + s.planned, first_row, prompt, decodes, scores});
   slices_.push_back({s.rows, s.planned, s.kv.blocks(), prompt});
-  // Of every row that is the last known or comes after it.
-  for (int64_t row = s.size() - 1; row < s.rows + s.planned; ++row)
+  // Of every row that is the last known or comes after it, or is wanted for its own sake.
+  for (int64_t row = scores ? s.rows : s.size() - 1; row < s.rows + s.planned; ++row)
     logit_rows_.push_back(static_cast<int32_t>(first_row + row - s.rows));
 }
 
@@ -118,6 +121,7 @@ void Batcher::add_part(Sequence& s) {
 void Batcher::take(const Part& part, const Tensor& logits, int64_t& row) {
   Sequence& s = *part.sequence;
   const int64_t known = std::min(part.end, s.size());
+  if (part.scores) score_prompt(part, logits, row);
   const int64_t rows_with_logits = part.end - std::min(part.end, s.size() - 1);
   waiting_.charge(s.group->request.client, part.end - part.begin);
   s.rows = known;
@@ -141,6 +145,18 @@ void Batcher::take(const Part& part, const Tensor& logits, int64_t& row) {
     }
   }
   row += rows_with_logits;
+}
+
+void Batcher::score_prompt(const Part& part, const Tensor& logits, int64_t& row) {
+  const Group& group = *part.sequence->group;
+  const GenerationRequest& request = group.request.generation;
+  // The last row's logits are the answer's, which has not begun.
+  for (int64_t i = part.begin; i < std::min(part.end, group.prompt_size() - 1); ++i, ++row) {
+    const auto next = static_cast<size_t>(i) + 1;
+    // It is known already where the prompt was put back since.
+    if (next < group.prompt_logprobs->size()) continue;
+    group.prompt_logprobs->push_back(with_logprobs(request.prompt[next], row_of(logits, row), request.top_logprobs));
+  }
 }
 
 void Batcher::take_token(Sequence& s, std::span<const float> logits) {

@@ -92,10 +92,13 @@ std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", 
 struct GenerationResult {
   std::vector<SampledToken> tokens;  // with the one that ended it, if a token did
   std::string text;                  // without what ended it
+  std::string stop;                  // the stop string that ended it, if one did
   FinishReason finish = FinishReason::kStop;
   int64_t prompt_tokens = 0, cached_tokens = 0;  // cached: of the prompt, found in the cache
   int64_t drafted = 0, accepted = 0;             // tokens that the MTP layer guessed, and guessed right
   double prefill_seconds = 0, decode_seconds = 0;
+  // Of each token of the prompt, of which the first has none; shared by all choices. Null unless BatchRequest asked for it.
+  std::shared_ptr<const std::vector<SampledToken>> prompt_logprobs;
 };
 
 struct GenerationCallbacks {

@@ -27,6 +27,32 @@ Status validate(const SamplingParams& p) {
   return {};
 }
 
+SampledToken with_logprobs(int32_t id, std::span<const float> logits, int64_t top) {
+  SampledToken token{.id = id};
+  const float best = *std::max_element(logits.begin(), logits.end());
+  double sum = 0;
+  for (float x : logits) sum += std::exp(static_cast<double>(x) - best);
+  const double log_sum = best + std::log(sum);
+  const auto logprob = [&](int32_t of) {
+    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(of)]) - log_sum);
+  };
+  token.logprob = logprob(id);
+  std::vector<uint64_t> leaders;  // best first
+  for (size_t i = 0; i < logits.size() && top > 0; ++i) {
+    const uint64_t key = candidate_key(logits[i], static_cast<uint32_t>(i));
+    if (static_cast<int64_t>(leaders.size()) == top) {
+      if (key < leaders.back()) continue;
+      leaders.pop_back();
+    }
+    leaders.insert(std::upper_bound(leaders.begin(), leaders.end(), key, std::greater<>()), key);
+  }
+  for (const uint64_t key : leaders) {
+    const int32_t leader = static_cast<int32_t>(candidate_index(key));
+    token.top.push_back({leader, logprob(leader)});
+  }
+  return token;
+}
+
 Sampler::Sampler(const SamplingParams& params, std::span<const int32_t> prompt)
     : params_(params), random_(params.seed) {
   if (params_.repetition_penalty == 1.0) return;
@@ -49,30 +75,9 @@ void Sampler::prepare(std::span<const float> logits, std::span<const uint64_t> a
 SampledToken Sampler::sample(std::span<const float> logits, bool want_logprob, int64_t top,
                              std::span<const uint64_t> allowed) {
   prepare(logits, allowed);
-  SampledToken token;
-  token.id = choose();
-  ++generated_[token.id];
-  if (!want_logprob) return token;
-
-  const float best = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float x : logits) sum += std::exp(static_cast<double>(x) - best);
-  const double log_sum = best + std::log(sum);
-  const auto logprob = [&](int32_t id) {
-    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(id)]) - log_sum);
-  };
-  token.logprob = logprob(token.id);
-  top = std::min(top, static_cast<int64_t>(logits.size()));
-  if (top > 0) {
-    order_.clear();
-    for (size_t i = 0; i < logits.size(); ++i) order_.push_back(candidate_key(logits[i], static_cast<uint32_t>(i)));
-    std::partial_sort(order_.begin(), order_.begin() + top, order_.end(), std::greater<>());
-    for (int64_t i = 0; i < top; ++i) {
-      const int32_t id = static_cast<int32_t>(candidate_index(order_[static_cast<size_t>(i)]));
-      token.top.push_back({id, logprob(id)});
-    }
-  }
-  return token;
+  const int32_t id = choose();
+  ++generated_[id];
+  return want_logprob ? with_logprobs(id, logits, top) : SampledToken{.id = id};
 }
 
 int32_t Sampler::foresee(std::span<const float> logits, std::span<const uint64_t> allowed) {

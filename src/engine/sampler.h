@@ -37,8 +37,11 @@ struct SampledToken {
   int32_t id = 0;
   // Under the model's own distribution: before penalties, temperature and truncation.
   float logprob = 0;
-  std::vector<TokenLogprob> top;  // the most likely ones, best first
+  std::vector<TokenLogprob> top{};  // the most likely ones, best first
 };
+
+// The token with its log-probability under the distribution that the logits (V) mean, and those of the `top` most likely ones.
+SampledToken with_logprobs(int32_t id, std::span<const float> logits, int64_t top);
 
 // One sequence's sampler: the random state and the counts that the penalties want. The same seed and logits give the
 // same tokens on every machine. Not thread-safe.

@@ -8,17 +8,15 @@ namespace fathom {
 StopMatcher::StopMatcher(std::vector<std::string> stops) : stops_(std::move(stops)) { std::erase(stops_, ""); }
 
 std::string StopMatcher::push(std::string_view text) {
-  if (matched_) return {};
+  if (matched()) return {};
   // Byte by byte, so that the result cannot depend on how the text is cut.
   std::string out;
   for (char c : text) {
     held_ += c;
-    size_t match = 0;
     for (const std::string& stop : stops_)
-      if (held_.ends_with(stop)) match = std::max(match, stop.size());
-    if (match > 0) {
-      matched_ = true;
-      held_.resize(held_.size() - match);
+      if (held_.ends_with(stop) && stop.size() > match_.size()) match_ = stop;
+    if (matched()) {
+      held_.resize(held_.size() - match_.size());
       return out + std::exchange(held_, {});
     }
     // Keep the longest end of the text that begins a stop string.

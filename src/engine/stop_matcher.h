@@ -17,12 +17,14 @@ class StopMatcher {
   std::string push(std::string_view text);
   // What was held back, when the text ends without a match.
   std::string finish();
-  bool matched() const { return matched_; }
+  bool matched() const { return !match_.empty(); }
+  // The stop string that ended the text; empty: none did.
+  const std::string& match() const { return match_; }
 
  private:
   std::vector<std::string> stops_;
   std::string held_;
-  bool matched_ = false;
+  std::string match_;
 };
 
 }  // namespace fathom

@@ -12,6 +12,11 @@ inline constexpr std::string_view kAssistant = "<｜Assistant｜>";
 inline constexpr std::string_view kThink = "<think>";
 inline constexpr std::string_view kEndThink = "</think>";
 
+// Fill in the middle.
+inline constexpr std::string_view kFimBegin = "<｜fim▁begin｜>";
+inline constexpr std::string_view kFimHole = "<｜fim▁hole｜>";
+inline constexpr std::string_view kFimEnd = "<｜fim▁end｜>";
+
 // V3.1
 inline constexpr std::string_view kToolCallsBegin = "<｜tool▁calls▁begin｜>";
 inline constexpr std::string_view kToolCallsEnd = "<｜tool▁calls▁end｜>";
