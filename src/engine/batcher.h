@@ -51,7 +51,7 @@ Status check_batch_request(const Engine& engine, const BatchRequest& request);
 struct BatcherSettings {
   int64_t max_running = 32;  // answers under way at once
   bool draft = true;         // where the checkpoint has an MTP layer
-  double slowdown = 1.4;     // of running answers, at most, while prompts are read
+  double slowdown = 1.4;     // of running answers while prompts are read: 1 or more (PromptBudget)
   // What steps are measured with. Decides when prompts are read and drafts are made, never what is answered.
   std::function<BatcherClock::time_point()> now = BatcherClock::now;
   // Blocks on disk too, where one is given; it must outlive the batcher, and identity be what cache_identity says.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <utility>
 
@@ -18,6 +19,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Tokens of each stream before and after the long prompt.
+constexpr int64_t kGapsAlone = 128;
+
 double seconds(Clock::duration d) { return std::chrono::duration<double>(d).count(); }
 
 // When each token of a stream came.
@@ -30,7 +34,8 @@ Gaps gaps_of(const std::vector<Times>& streams, Clock::time_point begin, Clock::
       if (times[i - 1] >= begin && times[i] <= end) all.push_back(seconds(times[i] - times[i - 1]));
   std::ranges::sort(all);
   if (all.empty()) return {};
-  return {all[all.size() / 2], all[all.size() * 95 / 100], all.back(), static_cast<int64_t>(all.size())};
+  const double mean = std::accumulate(all.begin(), all.end(), 0.0) / static_cast<double>(all.size());
+  return {all[all.size() / 2], mean, all[all.size() * 95 / 100], all.back(), static_cast<int64_t>(all.size())};
 }
 
 class ServingBench {
@@ -60,7 +65,7 @@ class ServingBench {
             stats.accepted};
   }
 
-  void gaps(ServingReport& report) {
+  Status gaps(ServingReport& report) {
     engine_.kv_pool().forget();
     Batcher batcher(engine_, {.max_running = settings_.gap_streams + 1, .draft = false});
     std::vector<Times> times(static_cast<size_t>(settings_.gap_streams));
@@ -72,17 +77,25 @@ class ServingBench {
       }
     };
     const auto shortest = [&] { return std::ranges::min(times, {}, [](const Times& t) { return t.size(); }).size(); };
+    const auto alone = [&] {
+      const auto begin = Clock::now();
+      const size_t before = shortest();
+      run_until([&] { return shortest() >= before + kGapsAlone; });
+      return gaps_of(times, begin, Clock::now());
+    };
     run_until([&] { return shortest() >= 1; });
-    const auto begin = Clock::now();
-    const size_t before = shortest();
-    run_until([&] { return shortest() >= before + 64; });
+    report.gaps_before = alone();
     const auto asked = Clock::now();
-    report.gaps_alone = gaps_of(times, begin, asked);
     submit(batcher, noise(settings_.long_prompt), 1, long_one);
     run_until([&] { return !long_one.empty(); });
     const auto answered = Clock::now();
     report.gaps_beside = gaps_of(times, asked, answered);
     report.long_prompt_seconds = seconds(answered - asked);
+    report.gaps_after = alone();
+    if (!cancel_ && (batcher.stats().preempted > 0 || batcher.stats().running < settings_.gap_streams))
+      return fail("streams ended, or were put back, before the prompt of {} tokens was read: a smaller --long-prompt",
+                  settings_.long_prompt);
+    return {};
   }
 
   // To the first token of a prompt that is the prefix and a few tokens more.
@@ -137,7 +150,7 @@ Result<ServingReport> bench_serving(const std::filesystem::path& model, EngineSe
   int64_t context = settings.prompt + settings.generate;
   if (settings.gap_streams > 0) {
     // At worst each stream takes a token for each of the long prompt.
-    const int64_t answers = settings.prompt + settings.long_prompt + 256;
+    const int64_t answers = settings.prompt + settings.long_prompt + 2 * kGapsAlone + 64;
     cache = std::max(cache, settings.gap_streams * answers + settings.long_prompt);
     context = std::max({context, settings.long_prompt + 64, answers});
   }
@@ -161,7 +174,7 @@ Result<ServingReport> bench_serving(const std::filesystem::path& model, EngineSe
     }
   if (settings.gap_streams > 0) {
     on_part(fmt::format("{} streams beside a prompt of {} tokens", settings.gap_streams, settings.long_prompt));
-    bench->gaps(report);
+    FATHOM_RETURN_IF_ERROR(bench->gaps(report));
   }
   if (settings.prefix > 0 && !cancel) {
     on_part(fmt::format("a prefix of {} tokens", settings.prefix));
@@ -211,16 +224,23 @@ std::string serving_text(const ServingReport& r, const ServingBenchSettings& set
                                               100.0 * static_cast<double>(s.accepted) / static_cast<double>(s.drafted))
                                 : "");
   }
-  if (r.gaps_alone && r.gaps_beside) {
-    append_line(out, "\nms between tokens of {} streams{:>10}{:>10}{:>10}", settings.gap_streams, "median", "95 %",
-                "most");
+  if (r.gaps_before && r.gaps_beside && r.gaps_after) {
+    append_line(out, "\nms between tokens of {} streams{:>10}{:>10}{:>10}{:>10}", settings.gap_streams, "median",
+                "mean", "95 %", "most");
     const auto row = [&](std::string_view name, const Gaps& g) {
-      append_line(out, "  {:<30}{:>10.2f}{:>10.2f}{:>10.2f}", name, 1e3 * g.median, 1e3 * g.p95, 1e3 * g.most);
+      append_line(out, "  {:<30}{:>10.2f}{:>10.2f}{:>10.2f}{:>10.2f}", name, 1e3 * g.median, 1e3 * g.mean, 1e3 * g.p95,
+                  1e3 * g.most);
     };
-    row("alone", *r.gaps_alone);
+    row("before", *r.gaps_before);
     row(fmt::format("beside {} tokens of prompt", settings.long_prompt), *r.gaps_beside);
-    append_line(out, "  median × {:.2f}; the prompt took {:.1f} s", r.gaps_beside->median / r.gaps_alone->median,
-                r.long_prompt_seconds);
+    row("after", *r.gaps_after);
+    // The streams' own growth is not the prompt's doing.
+    const auto ratio = [&](double Gaps::*of) {
+      return (*r.gaps_beside).*of / ((*r.gaps_before).*of + (*r.gaps_after).*of) * 2;
+    };
+    append_line(out, "  beside, of the mean of before and after: median {:.2f} ×, mean {:.2f} ×, 95 % {:.2f} ×",
+                ratio(&Gaps::median), ratio(&Gaps::mean), ratio(&Gaps::p95));
+    append_line(out, "  the prompt took {:.1f} s", r.long_prompt_seconds);
   }
   if (settings.prefix > 0) {
     append_line(out, "\nfirst token after {} tokens that were read before", settings.prefix);
@@ -243,7 +263,8 @@ std::string serving_json(const ServingReport& r, const ServingBenchSettings& set
                        {"drafted", s.drafted},
                        {"accepted", s.accepted}});
   const auto gaps = [](const std::optional<Gaps>& g) {
-    return g ? Json{{"median", g->median}, {"p95", g->p95}, {"most", g->most}, {"count", g->count}} : Json();
+    return g ? Json{{"median", g->median}, {"mean", g->mean}, {"p95", g->p95}, {"most", g->most}, {"count", g->count}}
+             : Json();
   };
   const Json json{{"fathom_bench_serving", 1},
                   {"model", r.model},
@@ -253,7 +274,8 @@ std::string serving_json(const ServingReport& r, const ServingBenchSettings& set
                   {"prompt", settings.prompt},
                   {"generate", settings.generate},
                   {"streams", std::move(streams)},
-                  {"gap_seconds", {{"alone", gaps(r.gaps_alone)}, {"beside", gaps(r.gaps_beside)}}},
+                  {"gap_seconds",
+                   {{"before", gaps(r.gaps_before)}, {"beside", gaps(r.gaps_beside)}, {"after", gaps(r.gaps_after)}}},
                   {"long_prompt", {{"tokens", settings.long_prompt}, {"seconds", r.long_prompt_seconds}}},
                   {"prefix",
                    {{"tokens", settings.prefix},

@@ -36,7 +36,7 @@ struct StreamsResult {
 
 // Seconds between an answer's tokens.
 struct Gaps {
-  double median = 0, p95 = 0, most = 0;
+  double median = 0, mean = 0, p95 = 0, most = 0;
   int64_t count = 0;
 };
 
@@ -45,7 +45,8 @@ struct ServingReport {
   int threads = 0;
   Machine machine;
   std::vector<StreamsResult> streams;
-  std::optional<Gaps> gaps_alone, gaps_beside;
+  // Before, while and after the long prompt is read: the streams grow meanwhile, and so do their gaps.
+  std::optional<Gaps> gaps_before, gaps_beside, gaps_after;
   double long_prompt_seconds = 0;  // to the first token, beside the streams
   // Seconds to the first token of the prompt with the long prefix.
   double first_token_cold = 0, first_token_ram = 0;

@@ -3,15 +3,26 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/check.h"
+
 namespace fathom {
 
 namespace {
 
 constexpr double kStepMemory = 32, kCostMemory = 64;
 // Prompt tokens of the first step beside answers, before their cost is known.
-constexpr int64_t kFirstTokens = 8;
+constexpr double kFirstTokens = 8;
 // A step without prompt tokens after this many with: answers grow, and with them the cost of decoding.
 constexpr int64_t kMixedSteps = 32;
+// Large pieces have at least this many tokens: even where the price of the piece itself is all that was saved.
+constexpr double kLeastRare = 16;
+// Prompts take large pieces where those read more than this many times as fast, or where a small one costs this much more
+// than a step can bear.
+constexpr double kWorthAGap = 2, kTolerance = 1.25;
+// The other kind is tried after so many pieces: a large one makes a gap, small ones cost some speed.
+constexpr int64_t kTryRare = 256, kTryEven = 24, kTrial = 3;
+// What is saved for one piece at most, and what is owed after one: in steps' shares.
+constexpr double kMostSaved = PromptBudget::kMostWait / 2 - 1;
 // Drafting and not are measured this often at first, and the dearer one again once in kTrialEvery steps: at most 1 % is
 // lost by that when it costs half as much again.
 constexpr double kTrials = 6;
@@ -24,13 +35,40 @@ void RunningMean::add(double value) {
   mean_ += (value - mean_) / std::min(count_, memory_);
 }
 
+void RecentMedian::add(double value) { values_[static_cast<size_t>(count_++ % 3)] = value; }
+
+double RecentMedian::value() const {
+  const auto [a, b, c] = values_;
+  if (count_ < 3) return count_ == 1 ? a : std::max(a, b);
+  return std::max(std::min(a, b), std::min(std::max(a, b), c));
+}
+
+PromptBudget::PromptBudget(int64_t chunk, double slowdown)
+    : chunk_(chunk), slowdown_(slowdown), pieces_{{kFirstTokens, {}}, {kLeastRare, {}}} {
+  FATHOM_CHECK(slowdown >= 1, "slowdown {}", slowdown);
+}
+
+// What the next piece is to cost; spare: what a step can bear.
+double PromptBudget::price(Kind kind, double spare) const {
+  if (kind == kEven) return spare;
+  // Half of what is spent is to go to tokens. The price of the piece itself: where the line through both kinds begins.
+  const auto& [even, rare] = pieces_;
+  double piece = 0;
+  if (rare.cost.known() && even.cost.known() && rare.size > 2 * even.size) {
+    const double slope = (rare.size * rare.cost.value() - even.size * even.cost.value()) / (rare.size - even.size);
+    piece = even.size * (even.cost.value() - slope);
+  }
+  return std::max(static_cast<double>(kRareSteps) * spare, 2 * piece);
+}
+
 int64_t PromptBudget::tokens(int64_t rows) {
+  asked_ = 0;
   if (rows == 0) return chunk_;
   const auto plain = plain_.find(rows);
   if (plain == plain_.end() || mixed_steps_ >= kMixedSteps) return 0;
-  if (!seconds_per_token_) return std::min(kFirstTokens, chunk_);
   const double spare = (slowdown_ - 1) * plain->second.value();
-  return static_cast<int64_t>(std::clamp(spare / *seconds_per_token_, 1.0, static_cast<double>(chunk_)));
+  if (balance_ + spare < std::min(price(kind_, spare), kMostSaved * spare)) return 0;
+  return asked_ = static_cast<int64_t>(pieces_[kind_].size);
 }
 
 void PromptBudget::record(int64_t rows, int64_t prompt_tokens, double seconds) {
@@ -38,16 +76,41 @@ void PromptBudget::record(int64_t rows, int64_t prompt_tokens, double seconds) {
   if (prompt_tokens == 0) {
     plain_.try_emplace(rows, kStepMemory).first->second.add(seconds);
     mixed_steps_ = 0;
-    return;
+  } else {
+    ++mixed_steps_;
   }
-  ++mixed_steps_;
   const auto plain = plain_.find(rows);
   if (plain == plain_.end()) return;
+  const double spare = (slowdown_ - 1) * plain->second.value();
+  const double extra = prompt_tokens > 0 ? seconds - plain->second.value() : 0;
+  balance_ =
+      std::clamp(balance_ + spare - extra, -kMostSaved * spare, std::min(price(kind_, spare), kMostSaved * spare));
+  // The rest of a prompt says little about pieces of full size.
+  if (prompt_tokens == 0 || 2 * prompt_tokens < asked_) return;
   // A step that took no longer than one without says that a token costs little, not nothing.
-  const double spare = std::max(seconds - plain->second.value(), 0.05 * plain->second.value());
-  const double cost = spare / static_cast<double>(prompt_tokens);
-  // Half towards what was seen: the cost of a token grows as the prompt does, and a single step may be a slow one.
-  seconds_per_token_ = seconds_per_token_ ? std::sqrt(*seconds_per_token_ * cost) : cost;
+  Pieces& pieces = pieces_[kind_];
+  pieces.cost.add(std::max(extra, 0.05 * plain->second.value()) / static_cast<double>(prompt_tokens));
+  ++in_a_row_;
+  const double most = static_cast<double>(chunk_);
+  pieces.size =
+      std::clamp(price(kind_, spare) / pieces.cost.value(), kind_ == kRare ? std::min(kLeastRare, most) : 1.0, most);
+  choose(spare);
+}
+
+// Which kind the next piece is of.
+void PromptBudget::choose(double spare) {
+  auto& [even, rare] = pieces_;
+  const bool holds = even.cost.value() * std::floor(even.size) <= kTolerance * spare;
+  const bool even_is_fast = !rare.cost.known() || even.cost.value() <= kWorthAGap * rare.cost.value();
+  if (kind_ == kRare) {
+    if ((holds && even_is_fast) || in_a_row_ >= kTryEven) change_to(kEven);
+    return;
+  }
+  if (in_a_row_ < kTrial || even.size >= static_cast<double>(chunk_)) return;
+  if (holds && even_is_fast && in_a_row_ < kTryRare) return;
+  if (!rare.cost.known())
+    rare.size = std::min(static_cast<double>(kRareSteps) * even.size, static_cast<double>(chunk_));
+  change_to(kRare);
 }
 
 bool DraftPolicy::drafts(int64_t answers, int64_t drafters, double acceptance) {
