@@ -238,9 +238,44 @@ void gemm(const GemmArgs& a, Arena& scratch) {
 
 namespace {
 
-// y[i] (64 latent dims from r) of M rows of q: W^UK's rows are (nope, padded) f32, four registers of them serve all M.
+constexpr int64_t kStrip = 64;  // latent dims
+constexpr int64_t kRowsAhead = 16;
+
+// The first strip of W^UK brings whole rows, one after the other; the others find them in L2.
+void fetch_row(const AbsorbArgs& a, int64_t d) {
+  const char* row = static_cast<const char*>(a.w.data) + (a.row_begin + d) * a.w.row_bytes();
+  for (int64_t line = 0; line < a.w.row_bytes(); line += kLine) _mm_prefetch(row + line, _MM_HINT_T0);
+}
+
+// Latent dims [r, r + 64) of all rows of W^UK -> (nope, 64) in float32, zeros behind the last dim.
+void expand_strip(const AbsorbArgs& a, int64_t r, float* strip) {
+  const MatrixView& w = a.w;
+  const int64_t left = w.cols - r;
+  const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+  const Fp8Table table;
+  for (int64_t d = 0; d < a.nope; ++d, strip += kStrip) {
+    if (r == 0) fetch_row(a, d + kRowsAhead);
+    const int64_t n = a.row_begin + d, at = n * w.cols + r;
+    if (w.dtype == DType::kF32) {
+      for (int64_t i = 0; i < kStrip; i += 16)
+        _mm512_store_ps(strip + i, _mm512_maskz_loadu_ps(mask16(left - i), w.f32() + at + i));
+      continue;
+    }
+    __m512i half[2];
+    if (w.dtype == DType::kF8E4M3) {
+      table.expand_in_order(_mm512_maskz_loadu_epi8(mask, w.f8() + at), half[0], half[1]);
+    } else {
+      half[0] = _mm512_maskz_loadu_epi16(mask32(left), w.bf16() + at);
+      half[1] = _mm512_maskz_loadu_epi16(mask32(left - 32), w.bf16() + at + 32);
+    }
+    const __m512 scale = _mm512_set1_ps(w.scale ? w.scale[n / kFp8Group * w.scale_cols() + r / kFp8Group] : 1.0f);
+    for (int i = 0; i < 4; ++i) _mm512_store_ps(strip + 16 * i, _mm512_mul_ps(widen_half(half[i / 2], i % 2), scale));
+  }
+}
+
+// y[i] (64 latent dims from r) of M rows of q: four registers of a row of the strip serve all M.
 template <int M>
-void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t first, int64_t r) {
+void absorb_tile(const AbsorbArgs& a, const float* strip, int64_t first, int64_t r) {
   __m512 acc[M][4];
 #pragma GCC unroll 6
   for (int i = 0; i < M; ++i)
@@ -250,7 +285,7 @@ void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t
   for (int64_t d = 0; d < a.nope; ++d) {
     __m512 w[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) w[j] = _mm512_loadu_ps(rows + d * padded + r + 16 * j);
+    for (int j = 0; j < 4; ++j) w[j] = _mm512_load_ps(strip + d * kStrip + 16 * j);
 #pragma GCC unroll 6
     for (int i = 0; i < M; ++i) {
       const __m512 x = _mm512_set1_ps(a.q[(first + i) * a.q_stride + d]);
@@ -269,7 +304,7 @@ void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t
 // halves, which shifted up are float32, their second values in the upper ones, which are that already.
 template <int M>
 void absorb_few(const AbsorbArgs& a) {
-  constexpr int64_t kColumns = 128, kRowsAhead = 16;
+  constexpr int64_t kColumns = 128;
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
@@ -283,11 +318,7 @@ void absorb_few(const AbsorbArgs& a) {
       const int64_t n = a.row_begin + d, end = fp8 ? std::min(a.nope, d + kFp8Group - n % kFp8Group) : a.nope;
       const Fp8Expander expander(fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0);
       for (; d < end; ++d) {
-        // The first columns bring whole rows, one after the other; the others find them in L2.
-        if (r == 0)
-          for (int64_t line = 0; line < a.w.row_bytes(); line += kLine)
-            _mm_prefetch(static_cast<const char*>(a.w.data) + (a.row_begin + d + kRowsAhead) * a.w.row_bytes() + line,
-                         _MM_HINT_T0);
+        if (r == 0) fetch_row(a, d + kRowsAhead);
         __m512i pairs[4];
         const int64_t at = (a.row_begin + d) * a.w.cols + r;
         if (fp8) {
@@ -331,36 +362,18 @@ void absorb_few(const AbsorbArgs& a) {
 void absorb(const AbsorbArgs& a, Arena& scratch) {
   if (a.m <= 3 && a.w.dtype != DType::kF32 && (a.w.dtype != DType::kF8E4M3 || a.w.pow2_scale))
     return a.m == 1 ? absorb_few<1>(a) : a.m == 2 ? absorb_few<2>(a) : absorb_few<3>(a);
-  // Lanes are latent dims; the sum runs over the rows d of W^UK in rising order.
+  // Lanes are latent dims; the sum runs over the rows d of W^UK in rising order. 64 dims of all rows of W^UK are 32 KB: they stay in L1
+  // while the rows of q go by.
   const ArenaScope scope(scratch);
-  const int64_t rank = a.w.cols, padded = (rank + 63) / 64 * 64;
-  BF16* codes = scratch.allocate<BF16>(static_cast<size_t>(padded));
-  float* rows = scratch.allocate<float>(static_cast<size_t>(a.nope * padded));
-  const Fp8Expander expander;
-  for (int64_t d = 0; d < a.nope; ++d) {
-    const int64_t n = a.row_begin + d;
-    float* out = rows + d * padded;
-    if (a.w.dtype == DType::kF32) {
-      std::memcpy(out, a.w.f32() + n * rank, static_cast<size_t>(rank) * sizeof(float));
-    } else {
-      const BF16* in = a.w.bf16() + n * rank;
-      if (a.w.dtype == DType::kF8E4M3) {
-        expander.expand_row(a.w.f8() + n * rank, rank, codes);
-        in = codes;
-      }
-      for (int64_t r = 0; r < rank; r += 16) {
-        const __m256i bits = _mm256_maskz_loadu_epi16(mask16(rank - r), in + r);
-        const __m512 value = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-        const float scale = a.w.scale ? a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group] : 1.0f;
-        _mm512_storeu_ps(out + r, _mm512_mul_ps(value, _mm512_set1_ps(scale)));
-      }
+  float* strip = scratch.allocate<float>(static_cast<size_t>(a.nope * kStrip));
+  constexpr void (*kTiles[kMostTile])(const AbsorbArgs&, const float*, int64_t, int64_t) = {
+      absorb_tile<1>, absorb_tile<2>, absorb_tile<3>, absorb_tile<4>, absorb_tile<5>, absorb_tile<6>};
+  for (int64_t r = 0; r < a.w.cols; r += kStrip) {
+    expand_strip(a, r, strip);
+    for (int64_t i = 0, tiles = (a.m + kMostTile - 1) / kMostTile, m = 0; i < a.m; i += m, --tiles) {
+      m = (a.m - i + tiles - 1) / tiles;
+      kTiles[m - 1](a, strip, i, r);
     }
-  }
-  // 64 dims of all rows of W^UK are 32 KB: they stay in L1 while the rows of q go by.
-  for (int64_t r = 0; r < rank; r += 64) {
-    int64_t i = 0;
-    for (; i + 6 <= a.m; i += 6) absorb_tile<6>(a, rows, padded, i, r);
-    for (; i < a.m; ++i) absorb_tile<1>(a, rows, padded, i, r);
   }
 }
 

@@ -37,5 +37,21 @@ constexpr int64_t kLine = 64;       // bytes of a weight row taken at once
   return x_scale ? scale * x_scale[block] : scale;
 }
 
+// Asks for the bytes of later weight rows, line by line in the order of their addresses, whatever order the rows before are worked
+// on in: memory is fast for one stream a core. In a burst, requests would wait for each other, and everything for them.
+class LinesAhead {
+ public:
+  LinesAhead(const MatrixView& w, int64_t row, int64_t end)
+      : at_(static_cast<const char*>(w.data) + row * w.row_bytes()),
+        end_(static_cast<const char*>(w.data) + end * w.row_bytes()) {}
+  void next() {
+    _mm_prefetch(at_, _MM_HINT_T1);
+    at_ = std::min(at_ + kLine, end_);
+  }
+
+ private:
+  const char *at_, *end_;
+};
+
 }  // namespace
 }  // namespace fathom::cpu::avx512

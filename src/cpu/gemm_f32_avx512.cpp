@@ -19,9 +19,10 @@ inline __attribute__((always_inline)) __m512 load_weights(const MatrixView& w, i
   }
 }
 
-// y[i · stride + r] of M inputs and R weight rows. ahead: asked for in steps as long as this tile's own bytes; null: nothing.
+// y[i · stride + r] of M inputs and R weight rows; every step asks for some lines ahead.
 template <int M, int R, bool kBf16>
-void tile(const float* x, const MatrixView& w, int64_t row, const char* ahead, float* y, int64_t stride) {
+void tile(const float* x, const MatrixView& w, int64_t row, LinesAhead& ahead, int64_t lines, float* y,
+          int64_t stride) {
   const int64_t cols = w.cols;
   __m512 sum[M][R];
 #pragma GCC unroll 6
@@ -39,12 +40,10 @@ void tile(const float* x, const MatrixView& w, int64_t row, const char* ahead, f
       for (int r = 0; r < R; ++r) sum[i][r] = _mm512_fmadd_ps(input, weight[r], sum[i][r]);
     }
   };
-  constexpr int64_t kBytes = R * kStep * (kBf16 ? 2 : 4);
   int64_t k = 0;
 #pragma GCC unroll 1
   for (; k + kStep <= cols; k += kStep) {
-    if (ahead)
-      for (int64_t line = 0; line < kBytes; line += kLine) _mm_prefetch(ahead + k / kStep * kBytes + line, _MM_HINT_T1);
+    for (int64_t line = 0; line < lines; ++line) ahead.next();
     add(k, 0xffff);
   }
   if (k < cols) add(k, mask16(cols - k));
@@ -59,17 +58,18 @@ void multiply(const GemmArgs& a) {
   const float* x = reinterpret_cast<const float*>(a.x.data);
   const int64_t rows = a.x.rows;
   int64_t j = 0;
-  // The next weight rows come in the order of their addresses while these are multiplied.
+  LinesAhead ahead(a.w, std::min(a.n_begin + kTileWeights, a.n_begin + a.n_count), a.n_begin + a.n_count);
   const auto weight_rows = [&]<int R>() __attribute__((always_inline)) {
     constexpr decltype(&tile<1, R, kBf16>) kTiles[kMostTile] = {tile<1, R, kBf16>, tile<2, R, kBf16>,
                                                                 tile<3, R, kBf16>, tile<4, R, kBf16>,
                                                                 tile<5, R, kBf16>, tile<6, R, kBf16>};
-    const char* ahead = static_cast<const char*>(a.w.data) + (a.n_begin + j + R) * a.w.row_bytes();
-    if (j + 2 * R > a.n_count) ahead = nullptr;
+    // The lines of a step are shared out among the tiles.
+    int64_t lines = R * kStep * (kBf16 ? 2 : 4) / kLine;
     for (int64_t i = 0, left = (rows + kMostTile - 1) / kMostTile, m = 0; i < rows; i += m, --left) {
       m = (rows - i + left - 1) / left;
-      kTiles[m - 1](x + i * a.w.cols, a.w, a.n_begin + j, i == 0 ? ahead : nullptr, a.y + i * a.y_stride + j,
-                    a.y_stride);
+      const int64_t share = (lines + left - 1) / left;
+      lines -= share;
+      kTiles[m - 1](x + i * a.w.cols, a.w, a.n_begin + j, ahead, share, a.y + i * a.y_stride + j, a.y_stride);
     }
     j += R;
   };

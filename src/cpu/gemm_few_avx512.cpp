@@ -149,22 +149,6 @@ constexpr int64_t kTileWeights = 4;  // weight rows of a tile
 constexpr int64_t kMostTile = 6;     // input rows of a tile: 24 accumulators + 4 + 1 operands
 constexpr int64_t kBlockSteps = kFp8Group / (2 * kChains);
 
-// Asks for the bytes of later weight rows, line by line in the order of their addresses, whatever order the rows before are worked
-// on in: memory is fast for one stream a core. In a burst, requests would wait for each other, and everything for them.
-class LinesAhead {
- public:
-  LinesAhead(const MatrixView& w, int64_t row, int64_t end)
-      : at_(static_cast<const char*>(w.data) + row * w.row_bytes()),
-        end_(static_cast<const char*>(w.data) + end * w.row_bytes()) {}
-  void next() {
-    _mm_prefetch(at_, _MM_HINT_T1);
-    at_ = std::min(at_ + kLine, end_);
-  }
-
- private:
-  const char *at_, *end_;
-};
-
 // chains[i · kGroup + r] = the chains of input row i and weight row r over `steps` × 32 values; weight rows are kSegment apart.
 template <int M, bool kFolded>
 void tile_chains(const BF16* w, const BF16* const* x, int64_t steps, const GemmArgs& a, int64_t row, int64_t input,
