@@ -147,9 +147,8 @@ class Fp8Expander {
 class Fp8Table {
  public:
   explicit Fp8Table(int exponent = 0) {
-    scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low_[0], high_[0]);
-    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low_[1],
-                high_[1]);
+    scale_table(kFp8Tables.low.data(), kFp8Tables.high.data(), exponent, 1, low0_, high0_);
+    scale_table(kFp8Tables.low.data() + 64, kFp8Tables.high.data() + 64, exponent, __mmask64{1} << 63, low1_, high1_);
   }
 
   // 64 codes -> 64 BF16: elements 0–31 in `first`, 32–63 in `second`.
@@ -165,15 +164,15 @@ class Fp8Table {
  private:
   // Unpacking takes the lower and the upper half of each 128 bits: codes come in an order that undoes it.
   inline __attribute__((always_inline)) void look_up(__m512i codes, __m512i& first, __m512i& second) const {
-    const __m512i low = _mm512_permutex2var_epi8(low_[0], codes, low_[1]);
-    const __m512i high = _mm512_permutex2var_epi8(high_[0], codes, high_[1]);
+    const __m512i low = _mm512_permutex2var_epi8(low0_, codes, low1_);
+    const __m512i high = _mm512_permutex2var_epi8(high0_, codes, high1_);
     // high | (codes & sign)
     const __m512i with_sign = _mm512_ternarylogic_epi64(high, codes, _mm512_set1_epi8(static_cast<char>(0x80)), 0xf8);
     first = _mm512_unpacklo_epi8(low, with_sign);
     second = _mm512_unpackhi_epi8(low, with_sign);
   }
 
-  __m512i low_[2], high_[2];
+  __m512i low0_, low1_, high0_, high1_;  // no arrays: copies of a table stay in registers
 };
 
 [[maybe_unused]] inline __mmask32 mask32(int64_t count) {

@@ -9,189 +9,26 @@
 // Few rows: a lane is a chain. A weight row is read where it is, from its beginning to its end, as memory likes best.
 // Many rows: a lane is an output. An input's pair is broadcast against that pair of 64 weight rows, expanded into a panel; a tile of
 // 6 × 64 reads a third of what one with chains in its lanes would.
+#include "cpu/gemm_avx512.h"
+
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/avx512.h"
 #include "cpu/functions_avx512.h"
-#include "cpu/packing.h"
 
 namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int kChains = 16;
-constexpr int64_t kSegment = 1024;  // values along K: a panel of them is 128 KB of L2
-constexpr int64_t kFewRows = 2;     // up to here weights are expanded in registers: decoding reads each byte once
-constexpr int64_t kGroup = 16;      // weight rows that are finished together
-// A panel has 16·NV weight rows. Many input rows take NV = 4, in tiles of 6: 24 accumulators + 4 + 1 operands fill the 32
-// registers. With some, expanding is most of the work: NV = 1 is a panel of 32 KB, which stays in L1.
-constexpr int64_t kSomeRows = 12;
-constexpr int tile_rows(int nv) { return nv == 4 ? 6 : 8; }
-constexpr int64_t kLine = 64;  // bytes of a weight row taken at once
-
-int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
-// Pairs of each chain in the segment that begins at k.
-int64_t chain_pairs(int64_t padded, int64_t k) { return std::min(kSegment, padded - k) / (2 * kChains); }
-
-bool scales_folded(const GemmArgs& a) { return a.w.dtype != DType::kF8E4M3 || (a.w.pow2_scale && !a.x.scale); }
-
-// What a block's sum is multiplied with, where scales are not folded.
-float block_scale(const MatrixView& w, int64_t row, const float* x_scale, int64_t block) {
-  const float scale = w.dtype == DType::kF8E4M3 ? w.scale[row / kFp8Group * w.scale_cols() + block] : 1.0f;
-  return x_scale ? scale * x_scale[block] : scale;
-}
-
-// ---- few rows
-
-// The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent. A table is made when a scale
-// is first seen.
-class BlockTables {
- public:
-  BlockTables(const MatrixView& w, bool folded, Arena& scratch)
-      : w_(w),
-        folded_(folded),
-        tables_(scratch.allocate<Fp8Table>(kCount)),
-        made_(scratch.allocate<bool>(kCount)),
-        of_block_(scratch.allocate<const Fp8Table*>(static_cast<size_t>(w.scale_cols()))) {
-    std::fill_n(made_, kCount, false);
-  }
-
-  // By block along K; valid until the next call.
-  const Fp8Table* const* of_row(int64_t row) {
-    if (row / kFp8Group != stripe_) {
-      stripe_ = row / kFp8Group;
-      for (int64_t b = 0; b < w_.scale_cols(); ++b)
-        of_block_[b] = &table(folded_ ? exponent_of(w_.scale[stripe_ * w_.scale_cols() + b]) : 0);
-    }
-    return of_block_;
-  }
-
- private:
-  static constexpr int kMost = 100, kCount = 2 * kMost + 1;  // as MatrixView::pow2_scale promises
-
-  const Fp8Table& table(int exponent) {
-    Fp8Table& table = tables_[exponent + kMost];
-    if (!made_[exponent + kMost]) table = Fp8Table(exponent), made_[exponent + kMost] = true;
-    return table;
-  }
-
-  const MatrixView& w_;
-  bool folded_;
-  Fp8Table* tables_;
-  bool* made_;
-  const Fp8Table** of_block_;
-  int64_t stripe_ = -1;
-};
-
-// 64 values of weight row `row` from k on as two registers of 16 pairs; kWhole: all exist, otherwise zeros behind the row's end.
-template <bool kFp8, bool kWhole>
-inline __attribute__((always_inline)) void load_values(const MatrixView& w, int64_t row, int64_t k,
-                                                       const Fp8Table* table, __m512i& first, __m512i& second) {
-  const int64_t left = w.cols - k, at = row * w.cols + k;
-  if constexpr (kFp8) {
-    const __mmask64 mask = kWhole || left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
-    table->expand_in_order(_mm512_maskz_loadu_epi8(mask, w.f8() + at), first, second);
-  } else {
-    first = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left), w.bf16() + at);
-    second = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left - 32), w.bf16() + at + 32);
-  }
-}
-
-// The chains of M input rows and one weight row in the segment that begins at k. tables: of the row's blocks, for FP8.
-template <int M, bool kFp8, bool kFolded>
-inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t k,
-                                                      const Fp8Table* const* tables, __m512 (&chain)[M]) {
-  constexpr int64_t kAhead = 4096;
-  const BF16* x[M];
-  for (int i = 0; i < M; ++i) {
-    x[i] = packed_row(a.x, i);
-    chain[i] = _mm512_setzero_ps();
-  }
-  // Most blocks are whole; only the last can end early.
-  const auto add_block = [&]<bool kWhole>() __attribute__((always_inline)) {
-    const int64_t block = k / kFp8Group;
-    __m512 sum[M];
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) sum[i] = kFolded ? chain[i] : _mm512_setzero_ps();
-#pragma GCC unroll 2
-    for (int64_t half = 0; half < kFp8Group; half += 64) {
-      // Inputs that L1 cannot hold disturb the processor's own prefetching: long rows need some of ours.
-      const char* line = static_cast<const char*>(a.w.data) + (row * a.w.cols + k + half) * (kFp8 ? 1 : 2);
-#pragma GCC unroll 2
-      for (int64_t at = 0; at < (kFp8 ? 64 : 128); at += 64) _mm_prefetch(line + at + kAhead, _MM_HINT_T0);
-      __m512i first, second;
-      load_values<kFp8, kWhole>(a.w, row, k + half, kFp8 ? tables[block] : nullptr, first, second);
-#pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) {
-        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half), first);
-        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half + 32), second);
-      }
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) {
-      if constexpr (!kFolded) {
-        const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, i), block));
-        sum[i] = _mm512_fmadd_ps(sum[i], scale, chain[i]);
-      }
-      chain[i] = sum[i];
-    }
-  };
-  const int64_t end = k + kSegment;
-  for (; k < end && k + kFp8Group <= a.w.cols; k += kFp8Group) add_block.template operator()<true>();
-  if (k < end && k < a.w.cols) add_block.template operator()<false>();
-}
-
-// Weight rows are read one after the other, as they stand in memory: with two side by side it gives half as much.
-template <int M, bool kFp8, bool kFolded>
-void few_rows(const GemmArgs& a, Arena& scratch) {
-  const ArenaScope scope(scratch);
-  const int64_t segments = segments_of(padded_k(a.w.cols));
-  BlockTables tables(a.w, kFolded, scratch);
-  // Chains of a group of weight rows: [input row][segment][weight row].
-  __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(M * segments * kGroup));
-  for (int64_t j = 0; j < a.n_count; j += kGroup) {
-    const int64_t count = std::min(kGroup, a.n_count - j);
-    for (int64_t r = 0; r < count; ++r) {
-      const int64_t row = a.n_begin + j + r;
-      const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
-      for (int64_t s = 0; s < segments; ++s) {
-        __m512 chain[M];
-        few_chains<M, kFp8, kFolded>(a, row, s * kSegment, of_block, chain);
-        for (int i = 0; i < M; ++i) chains[(i * segments + s) * kGroup + r] = chain[i];
-      }
-    }
-    for (int64_t i = 0; i < M; ++i) {
-      __m512 y = _mm512_setzero_ps();
-      for (int64_t s = 0; s < segments; ++s) {
-        __m512i lanes[kChains];
-        for (int64_t r = 0; r < kGroup; ++r)
-          lanes[r] = r < count ? _mm512_castps_si512(chains[(i * segments + s) * kGroup + r]) : _mm512_setzero_si512();
-        transpose16(lanes);
-#pragma GCC unroll 16
-        for (int c = 0; c < kChains; ++c) y = _mm512_add_ps(y, _mm512_castsi512_ps(lanes[c]));
-      }
-      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y);
-    }
-  }
-}
-
-template <int M>
-void multiply_few(const GemmArgs& a, Arena& scratch) {
-  if (a.w.dtype != DType::kF8E4M3)
-    few_rows<M, false, true>(a, scratch);
-  else
-    scales_folded(a) ? few_rows<M, true, true>(a, scratch) : few_rows<M, true, false>(a, scratch);
-}
-constexpr void (*kFew[kFewRows])(const GemmArgs&, Arena&) = {multiply_few<1>, multiply_few<2>};
-
-// ---- many rows
+// A tile is 6 inputs × 64 weight rows: 24 accumulators + 4 + 1 operands fill the 32 registers.
+constexpr int64_t kMostTile = 6;
+constexpr int NV = 4;  // registers of a panel's weight rows
+constexpr int64_t kPanelRows = 16 * NV;
 
 // A segment of 16·NV weight rows, the first `count` of which exist and share their scales -> [chain][pair of the chain][16·NV], zeros
 // where there are none.
-template <int NV, bool kFp8>
+template <bool kFp8>
 void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, uint32_t* panel) {
-  constexpr int64_t kPanelRows = 16 * NV;
   constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // of a line
   constexpr int kPairs = kFp8 ? 2 : 1;                   // of a word of 4 bytes
   const int64_t padded = padded_k(a.w.cols), end = std::min(padded, k_begin + kSegment),
@@ -234,7 +71,6 @@ void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, 
   }
 }
 
-constexpr int kMostTile = 8;
 struct TileArgs {
   const uint32_t* x[kMostTile];     // pairs, chain by chain
   const float* x_scale[kMostTile];  // of each block; null: none
@@ -246,36 +82,9 @@ struct TileArgs {
   bool first;     // nothing in y yet
 };
 
-// acc[c][i] = C chains from `chain` on, `count` pairs from `begin` on. With one register of outputs, two chains at once hide the
-// latency of the products.
-template <int M, int NV, int C>
-inline __attribute__((always_inline)) void chain_products(const TileArgs& a, int64_t chain, int64_t begin,
-                                                          int64_t count, __m512 (&acc)[C][M][NV]) {
-  const int64_t at = chain * a.length + begin;
-  if constexpr (C == 1) {
-    const uint32_t* x[M];
-    for (int i = 0; i < M; ++i) x[i] = a.x[i] + at;
-    pair_products(a.panel + at * NV * 16, NV * 16, x, count, acc[0]);
-  } else {
-#pragma GCC unroll 8
-    for (int i = 0; i < M; ++i) acc[0][i][0] = acc[1][i][0] = _mm512_setzero_ps();
-#pragma GCC unroll 1
-    for (int64_t p = at; p < at + count; ++p)
-#pragma GCC unroll 2
-      for (int c = 0; c < 2; ++c) {
-        const int64_t pair = p + c * a.length;
-        const __m512i w = _mm512_load_si512(a.panel + pair * 16);
-#pragma GCC unroll 8
-        for (int i = 0; i < M; ++i)
-          acc[c][i][0] = dp(acc[c][i][0], _mm512_set1_epi32(static_cast<int>(a.x[i][pair])), w);
-      }
-  }
-}
-
 // y += the chains of a segment, one after the other.
-template <int M, int NV>
+template <int M>
 void tile(const TileArgs& args) {
-  constexpr int C = NV == 1 ? 2 : 1;
   const TileArgs a = args;  // pointers that nothing written here can change
   const auto wanted = [&](int j) { return mask16(a.count - 16 * j); };
   alignas(64) float y[M][NV][16];
@@ -285,33 +94,36 @@ void tile(const TileArgs& args) {
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) f(i, j);
   };
+  // acc[i] = chain `chain`, `count` pairs from `begin` on.
+  const auto products = [&](int64_t chain, int64_t begin, int64_t count, __m512(&acc)[M][NV])
+      __attribute__((always_inline)) {
+    const int64_t at = chain * a.length + begin;
+    const uint32_t* x[M];
+    for (int i = 0; i < M; ++i) x[i] = a.x[i] + at;
+    pair_products(a.panel + at * kPanelRows, kPanelRows, x, count, acc);
+  };
   each([&](int i, int j) {
     _mm512_store_ps(y[i][j], a.first ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(wanted(j), a.y[i] + 16 * j));
   });
-  for (int64_t c = 0; c < kChains; c += C) {
-    __m512 acc[C][M][NV];
+  for (int64_t c = 0; c < kChains; ++c) {
+    __m512 acc[M][NV];
     if (!a.w_scale) {
-      chain_products<M, NV, C>(a, c, 0, a.length, acc);
-#pragma GCC unroll 2
-      for (int n = 0; n < C; ++n)
-        each([&](int i, int j) { _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), acc[n][i][j])); });
+      products(c, 0, a.length, acc);
+      each([&](int i, int j) { _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), acc[i][j])); });
       continue;
     }
     constexpr int64_t kPairs = kFp8Group / (2 * kChains);  // of a chain in a block
-    alignas(64) float chain[C][M][NV][16] = {};
+    alignas(64) float chain[M][NV][16] = {};
     for (int64_t block = 0; block * kPairs < a.length; ++block) {
-      chain_products<M, NV, C>(a, c, block * kPairs, kPairs, acc);
-#pragma GCC unroll 2
-      for (int n = 0; n < C; ++n)
-        each([&](int i, int j) {
-          const __m512 scale = _mm512_set1_ps(a.x_scale[i] ? a.w_scale[block] * a.x_scale[i][block] : a.w_scale[block]);
-          _mm512_store_ps(chain[n][i][j], _mm512_fmadd_ps(acc[n][i][j], scale, _mm512_load_ps(chain[n][i][j])));
-        });
-    }
-    for (int n = 0; n < C; ++n)
+      products(c, block * kPairs, kPairs, acc);
       each([&](int i, int j) {
-        _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), _mm512_load_ps(chain[n][i][j])));
+        const __m512 scale = _mm512_set1_ps(a.x_scale[i] ? a.w_scale[block] * a.x_scale[i][block] : a.w_scale[block]);
+        _mm512_store_ps(chain[i][j], _mm512_fmadd_ps(acc[i][j], scale, _mm512_load_ps(chain[i][j])));
       });
+    }
+    each([&](int i, int j) {
+      _mm512_store_ps(y[i][j], _mm512_add_ps(_mm512_load_ps(y[i][j]), _mm512_load_ps(chain[i][j])));
+    });
   }
   each([&](int i, int j) { _mm512_mask_storeu_ps(a.y[i] + 16 * j, wanted(j), _mm512_load_ps(y[i][j])); });
 }
@@ -337,13 +149,9 @@ class PanelAhead {
   const char* row_;
 };
 
-template <int NV>
-constexpr void (*kTiles[kMostTile])(const TileArgs&) = {tile<1, NV>, tile<2, NV>, tile<3, NV>, tile<4, NV>,
-                                                        tile<5, NV>, tile<6, NV>, tile<7, NV>, tile<8, NV>};
+constexpr void (*kTiles[kMostTile])(const TileArgs&) = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 
-template <int NV>
 void multiply_panels(const GemmArgs& a, Arena& scratch) {
-  constexpr int64_t kPanelRows = 16 * NV;
   const ArenaScope scope(scratch);
   const int64_t padded = padded_k(a.w.cols), depth = std::min(padded, kSegment);
   const bool fp8 = a.w.dtype == DType::kF8E4M3, folded = scales_folded(a);
@@ -356,7 +164,7 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
     const int64_t row = a.n_begin + j, to_next_scale = fp8 ? kFp8Group - row % kFp8Group : kPanelRows;
     t.count = std::min({kPanelRows, a.n_count - j, to_next_scale});
     for (int64_t k = 0; k < padded; k += kSegment) {
-      (fp8 ? expand_panel<NV, true> : expand_panel<NV, false>)(a, j, t.count, k, panel);
+      (fp8 ? expand_panel<true> : expand_panel<false>)(a, j, t.count, k, panel);
       t.length = chain_pairs(padded, k);
       for (int64_t b = 0; !folded && b < t.length * 2 * kChains / kFp8Group; ++b)
         w_scale[b] = block_scale(a.w, row, nullptr, k / kFp8Group + b);
@@ -365,8 +173,7 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
       const bool last = k + kSegment >= padded;
       PanelAhead ahead(a.w, last ? row + t.count : row, kPanelRows, last ? 0 : k + kSegment, kSegment);
       // Tiles as even as can be: one of few rows has too few chains to hide the latency of the products.
-      constexpr int64_t kMost = tile_rows(NV);
-      for (int64_t i = 0, tiles = (a.x.rows + kMost - 1) / kMost, m = 0; i < a.x.rows; i += m, --tiles) {
+      for (int64_t i = 0, tiles = (a.x.rows + kMostTile - 1) / kMostTile, m = 0; i < a.x.rows; i += m, --tiles) {
         m = (a.x.rows - i + tiles - 1) / tiles;
         for (int64_t r = 0; r < m; ++r) {
           t.x[r] = reinterpret_cast<const uint32_t*>(packed_row(a.x, i + r) + k);
@@ -375,7 +182,7 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
           t.y[r] = a.y + (i + r) * a.y_stride + j;
         }
         ahead.fetch(tiles);
-        kTiles<NV>[m - 1](t);
+        kTiles[m - 1](t);
       }
     }
   }
@@ -420,20 +227,55 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
 
 void gemm(const GemmArgs& a, Arena& scratch) {
   if (a.x.format == RowFormat::kF32)
-    gemm_f32(reinterpret_cast<const float*>(a.x.data), a.x.k, a.x.rows, a.w, a.n_begin, a.n_count, a.y, a.y_stride);
+    multiply_f32(a);
   else if (a.x.rows == 0)
     return;
   else if (a.x.rows <= kFewRows)
-    kFew[a.x.rows - 1](a, scratch);
+    multiply_few(a, scratch);
   else
-    (a.x.rows <= kSomeRows ? multiply_panels<1> : multiply_panels<4>)(a, scratch);
+    multiply_panels(a, scratch);
 }
 
 namespace {
 
-// y[i] (64 latent dims from r) of M rows of q: W^UK's rows are (nope, padded) f32, four registers of them serve all M.
+constexpr int64_t kStrip = 64;  // latent dims
+constexpr int64_t kRowsAhead = 16;
+
+// The first strip of W^UK brings whole rows, one after the other; the others find them in L2.
+void fetch_row(const AbsorbArgs& a, int64_t d) {
+  const char* row = static_cast<const char*>(a.w.data) + (a.row_begin + d) * a.w.row_bytes();
+  for (int64_t line = 0; line < a.w.row_bytes(); line += kLine) _mm_prefetch(row + line, _MM_HINT_T0);
+}
+
+// Latent dims [r, r + 64) of all rows of W^UK -> (nope, 64) in float32, zeros behind the last dim.
+void expand_strip(const AbsorbArgs& a, int64_t r, float* strip) {
+  const MatrixView& w = a.w;
+  const int64_t left = w.cols - r;
+  const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+  const Fp8Table table;
+  for (int64_t d = 0; d < a.nope; ++d, strip += kStrip) {
+    if (r == 0) fetch_row(a, d + kRowsAhead);
+    const int64_t n = a.row_begin + d, at = n * w.cols + r;
+    if (w.dtype == DType::kF32) {
+      for (int64_t i = 0; i < kStrip; i += 16)
+        _mm512_store_ps(strip + i, _mm512_maskz_loadu_ps(mask16(left - i), w.f32() + at + i));
+      continue;
+    }
+    __m512i half[2];
+    if (w.dtype == DType::kF8E4M3) {
+      table.expand_in_order(_mm512_maskz_loadu_epi8(mask, w.f8() + at), half[0], half[1]);
+    } else {
+      half[0] = _mm512_maskz_loadu_epi16(mask32(left), w.bf16() + at);
+      half[1] = _mm512_maskz_loadu_epi16(mask32(left - 32), w.bf16() + at + 32);
+    }
+    const __m512 scale = _mm512_set1_ps(w.scale ? w.scale[n / kFp8Group * w.scale_cols() + r / kFp8Group] : 1.0f);
+    for (int i = 0; i < 4; ++i) _mm512_store_ps(strip + 16 * i, _mm512_mul_ps(widen_half(half[i / 2], i % 2), scale));
+  }
+}
+
+// y[i] (64 latent dims from r) of M rows of q: four registers of a row of the strip serve all M.
 template <int M>
-void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t first, int64_t r) {
+void absorb_tile(const AbsorbArgs& a, const float* strip, int64_t first, int64_t r) {
   __m512 acc[M][4];
 #pragma GCC unroll 6
   for (int i = 0; i < M; ++i)
@@ -443,7 +285,7 @@ void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t
   for (int64_t d = 0; d < a.nope; ++d) {
     __m512 w[4];
 #pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) w[j] = _mm512_loadu_ps(rows + d * padded + r + 16 * j);
+    for (int j = 0; j < 4; ++j) w[j] = _mm512_load_ps(strip + d * kStrip + 16 * j);
 #pragma GCC unroll 6
     for (int i = 0; i < M; ++i) {
       const __m512 x = _mm512_set1_ps(a.q[(first + i) * a.q_stride + d]);
@@ -462,7 +304,7 @@ void absorb_tile(const AbsorbArgs& a, const float* rows, int64_t padded, int64_t
 // halves, which shifted up are float32, their second values in the upper ones, which are that already.
 template <int M>
 void absorb_few(const AbsorbArgs& a) {
-  constexpr int64_t kColumns = 128, kRowsAhead = 16;
+  constexpr int64_t kColumns = 128;
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
@@ -476,11 +318,7 @@ void absorb_few(const AbsorbArgs& a) {
       const int64_t n = a.row_begin + d, end = fp8 ? std::min(a.nope, d + kFp8Group - n % kFp8Group) : a.nope;
       const Fp8Expander expander(fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0);
       for (; d < end; ++d) {
-        // The first columns bring whole rows, one after the other; the others find them in L2.
-        if (r == 0)
-          for (int64_t line = 0; line < a.w.row_bytes(); line += kLine)
-            _mm_prefetch(static_cast<const char*>(a.w.data) + (a.row_begin + d + kRowsAhead) * a.w.row_bytes() + line,
-                         _MM_HINT_T0);
+        if (r == 0) fetch_row(a, d + kRowsAhead);
         __m512i pairs[4];
         const int64_t at = (a.row_begin + d) * a.w.cols + r;
         if (fp8) {
@@ -524,36 +362,18 @@ void absorb_few(const AbsorbArgs& a) {
 void absorb(const AbsorbArgs& a, Arena& scratch) {
   if (a.m <= 3 && a.w.dtype != DType::kF32 && (a.w.dtype != DType::kF8E4M3 || a.w.pow2_scale))
     return a.m == 1 ? absorb_few<1>(a) : a.m == 2 ? absorb_few<2>(a) : absorb_few<3>(a);
-  // Lanes are latent dims; the sum runs over the rows d of W^UK in rising order.
+  // Lanes are latent dims; the sum runs over the rows d of W^UK in rising order. 64 dims of all rows of W^UK are 32 KB: they stay in L1
+  // while the rows of q go by.
   const ArenaScope scope(scratch);
-  const int64_t rank = a.w.cols, padded = (rank + 63) / 64 * 64;
-  BF16* codes = scratch.allocate<BF16>(static_cast<size_t>(padded));
-  float* rows = scratch.allocate<float>(static_cast<size_t>(a.nope * padded));
-  const Fp8Expander expander;
-  for (int64_t d = 0; d < a.nope; ++d) {
-    const int64_t n = a.row_begin + d;
-    float* out = rows + d * padded;
-    if (a.w.dtype == DType::kF32) {
-      std::memcpy(out, a.w.f32() + n * rank, static_cast<size_t>(rank) * sizeof(float));
-    } else {
-      const BF16* in = a.w.bf16() + n * rank;
-      if (a.w.dtype == DType::kF8E4M3) {
-        expander.expand_row(a.w.f8() + n * rank, rank, codes);
-        in = codes;
-      }
-      for (int64_t r = 0; r < rank; r += 16) {
-        const __m256i bits = _mm256_maskz_loadu_epi16(mask16(rank - r), in + r);
-        const __m512 value = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
-        const float scale = a.w.scale ? a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group] : 1.0f;
-        _mm512_storeu_ps(out + r, _mm512_mul_ps(value, _mm512_set1_ps(scale)));
-      }
+  float* strip = scratch.allocate<float>(static_cast<size_t>(a.nope * kStrip));
+  constexpr void (*kTiles[kMostTile])(const AbsorbArgs&, const float*, int64_t, int64_t) = {
+      absorb_tile<1>, absorb_tile<2>, absorb_tile<3>, absorb_tile<4>, absorb_tile<5>, absorb_tile<6>};
+  for (int64_t r = 0; r < a.w.cols; r += kStrip) {
+    expand_strip(a, r, strip);
+    for (int64_t i = 0, tiles = (a.m + kMostTile - 1) / kMostTile, m = 0; i < a.m; i += m, --tiles) {
+      m = (a.m - i + tiles - 1) / tiles;
+      kTiles[m - 1](a, strip, i, r);
     }
-  }
-  // 64 dims of all rows of W^UK are 32 KB: they stay in L1 while the rows of q go by.
-  for (int64_t r = 0; r < rank; r += 64) {
-    int64_t i = 0;
-    for (; i + 6 <= a.m; i += 6) absorb_tile<6>(a, rows, padded, i, r);
-    for (; i < a.m; ++i) absorb_tile<1>(a, rows, padded, i, r);
   }
 }
 

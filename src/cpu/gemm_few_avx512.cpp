@@ -1,0 +1,275 @@
+// AVX-512 products of few input rows: weights are read where they are, lanes are chains (gemm_avx512.cpp).
+#include "cpu/gemm_avx512.h"
+
+namespace fathom::cpu::avx512 {
+
+namespace {
+
+// ---- one or two rows
+
+// The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent. A table is made when a scale
+// is first seen.
+class BlockTables {
+ public:
+  BlockTables(const MatrixView& w, bool folded, Arena& scratch)
+      : w_(w),
+        folded_(folded),
+        tables_(scratch.allocate<Fp8Table>(kCount)),
+        made_(scratch.allocate<bool>(kCount)),
+        of_block_(scratch.allocate<const Fp8Table*>(static_cast<size_t>(w.scale_cols()))) {
+    std::fill_n(made_, kCount, false);
+  }
+
+  // By block along K; valid until the next call.
+  const Fp8Table* const* of_row(int64_t row) {
+    if (row / kFp8Group != stripe_) {
+      stripe_ = row / kFp8Group;
+      for (int64_t b = 0; b < w_.scale_cols(); ++b)
+        of_block_[b] = &table(folded_ ? exponent_of(w_.scale[stripe_ * w_.scale_cols() + b]) : 0);
+    }
+    return of_block_;
+  }
+
+ private:
+  static constexpr int kMost = 100, kCount = 2 * kMost + 1;  // as MatrixView::pow2_scale promises
+
+  const Fp8Table& table(int exponent) {
+    Fp8Table& table = tables_[exponent + kMost];
+    if (!made_[exponent + kMost]) table = Fp8Table(exponent), made_[exponent + kMost] = true;
+    return table;
+  }
+
+  const MatrixView& w_;
+  bool folded_;
+  Fp8Table* tables_;
+  bool* made_;
+  const Fp8Table** of_block_;
+  int64_t stripe_ = -1;
+};
+
+// 64 values of weight row `row` from k on as two registers of 16 pairs; kWhole: all exist, otherwise zeros behind the row's end.
+template <bool kFp8, bool kWhole>
+inline __attribute__((always_inline)) void load_values(const MatrixView& w, int64_t row, int64_t k,
+                                                       const Fp8Table* table, __m512i& first, __m512i& second) {
+  const int64_t left = w.cols - k, at = row * w.cols + k;
+  if constexpr (kFp8) {
+    const __mmask64 mask = kWhole || left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
+    table->expand_in_order(_mm512_maskz_loadu_epi8(mask, w.f8() + at), first, second);
+  } else {
+    first = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left), w.bf16() + at);
+    second = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left - 32), w.bf16() + at + 32);
+  }
+}
+
+// The chains of M input rows and one weight row in the segment that begins at k. tables: of the row's blocks, for FP8.
+template <int M, bool kFp8, bool kFolded>
+inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t k,
+                                                      const Fp8Table* const* tables, __m512 (&chain)[M]) {
+  constexpr int64_t kAhead = 4096;
+  const BF16* x[M];
+  for (int i = 0; i < M; ++i) {
+    x[i] = packed_row(a.x, i);
+    chain[i] = _mm512_setzero_ps();
+  }
+  // Most blocks are whole; only the last can end early.
+  const auto add_block = [&]<bool kWhole>() __attribute__((always_inline)) {
+    const int64_t block = k / kFp8Group;
+    __m512 sum[M];
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) sum[i] = kFolded ? chain[i] : _mm512_setzero_ps();
+#pragma GCC unroll 2
+    for (int64_t half = 0; half < kFp8Group; half += 64) {
+      // Inputs that L1 cannot hold disturb the processor's own prefetching: long rows need some of ours.
+      const char* line = static_cast<const char*>(a.w.data) + (row * a.w.cols + k + half) * (kFp8 ? 1 : 2);
+#pragma GCC unroll 2
+      for (int64_t at = 0; at < (kFp8 ? 64 : 128); at += 64) _mm_prefetch(line + at + kAhead, _MM_HINT_T0);
+      __m512i first, second;
+      load_values<kFp8, kWhole>(a.w, row, k + half, kFp8 ? tables[block] : nullptr, first, second);
+#pragma GCC unroll 4
+      for (int i = 0; i < M; ++i) {
+        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half), first);
+        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half + 32), second);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < M; ++i) {
+      if constexpr (!kFolded) {
+        const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, i), block));
+        sum[i] = _mm512_fmadd_ps(sum[i], scale, chain[i]);
+      }
+      chain[i] = sum[i];
+    }
+  };
+  const int64_t end = k + kSegment;
+  for (; k < end && k + kFp8Group <= a.w.cols; k += kFp8Group) add_block.template operator()<true>();
+  if (k < end && k < a.w.cols) add_block.template operator()<false>();
+}
+
+// y += the chains of 16 weight rows, one after the other. Lanes of rows that do not exist hold anything, and are not stored.
+inline __attribute__((always_inline)) __m512 add_chains(__m512 y, const __m512* chains) {
+  __m512i lanes[kChains];
+#pragma GCC unroll 16
+  for (int r = 0; r < kGroup; ++r) lanes[r] = _mm512_castps_si512(chains[r]);
+  transpose16(lanes);
+#pragma GCC unroll 16
+  for (int c = 0; c < kChains; ++c) y = _mm512_add_ps(y, _mm512_castsi512_ps(lanes[c]));
+  return y;
+}
+
+// Weight rows are read one after the other, as they stand in memory: with two side by side it gives half as much.
+template <int M, bool kFp8, bool kFolded>
+void few_rows(const GemmArgs& a, Arena& scratch) {
+  const ArenaScope scope(scratch);
+  const int64_t segments = segments_of(padded_k(a.w.cols));
+  BlockTables tables(a.w, kFolded, scratch);
+  // Chains of a group of weight rows: [input row][segment][weight row].
+  __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(M * segments * kGroup));
+  for (int64_t j = 0; j < a.n_count; j += kGroup) {
+    const int64_t count = std::min(kGroup, a.n_count - j);
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t row = a.n_begin + j + r;
+      const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
+      for (int64_t s = 0; s < segments; ++s) {
+        __m512 chain[M];
+        few_chains<M, kFp8, kFolded>(a, row, s * kSegment, of_block, chain);
+        for (int i = 0; i < M; ++i) chains[(i * segments + s) * kGroup + r] = chain[i];
+      }
+    }
+    for (int64_t i = 0; i < M; ++i) {
+      __m512 y = _mm512_setzero_ps();
+      for (int64_t s = 0; s < segments; ++s) y = add_chains(y, chains + (i * segments + s) * kGroup);
+      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y);
+    }
+  }
+}
+
+// ---- tiles
+
+constexpr int64_t kTileWeights = 4;  // weight rows of a tile
+constexpr int64_t kMostTile = 6;     // input rows of a tile: 24 accumulators + 4 + 1 operands
+constexpr int64_t kBlockSteps = kFp8Group / (2 * kChains);
+
+// chains[i · kGroup + r] = the chains of input row i and weight row r over `steps` × 32 values; weight rows are kSegment apart.
+template <int M, bool kFolded>
+void tile_chains(const BF16* w, const BF16* const* x, int64_t steps, const GemmArgs& a, int64_t row, int64_t input,
+                 int64_t first_block, __m512* chains) {
+  constexpr int R = kTileWeights;
+  __m512 sum[M][R];
+  const auto each = [&](auto&& f) __attribute__((always_inline)) {
+#pragma GCC unroll 6
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) f(i, r);
+  };
+  const auto multiply = [&](int64_t begin, int64_t end) __attribute__((always_inline)) {
+    each([&](int i, int r) __attribute__((always_inline)) { sum[i][r] = _mm512_setzero_ps(); });
+#pragma GCC unroll 1
+    for (int64_t k = 32 * begin; k < 32 * end; k += 32) {
+      __m512i weight[R];
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) weight[r] = kept(_mm512_load_si512(w + r * kSegment + k));
+#pragma GCC unroll 6
+      for (int i = 0; i < M; ++i) {
+        const __m512i input_pairs = _mm512_loadu_si512(x[i] + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) sum[i][r] = dp(sum[i][r], input_pairs, weight[r]);
+      }
+    }
+  };
+  if constexpr (kFolded) {
+    multiply(0, steps);
+    each([&](int i, int r) __attribute__((always_inline)) { chains[i * kGroup + r] = sum[i][r]; });
+  } else {
+    each([&](int i, int r) { chains[i * kGroup + r] = _mm512_setzero_ps(); });
+    for (int64_t step = 0; step < steps; step += kBlockSteps) {
+      multiply(step, step + kBlockSteps);
+      const int64_t block = first_block + step / kBlockSteps;
+      each([&](int i, int r) __attribute__((always_inline)) {
+        const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, input + i), block));
+        chains[i * kGroup + r] = _mm512_fmadd_ps(sum[i][r], scale, chains[i * kGroup + r]);
+      });
+    }
+  }
+}
+
+template <bool kFolded>
+using TileChains = void (*)(const BF16*, const BF16* const*, int64_t, const GemmArgs&, int64_t, int64_t, int64_t,
+                            __m512*);
+template <bool kFolded>
+constexpr TileChains<kFolded> kTileChains[kMostTile] = {tile_chains<1, kFolded>, tile_chains<2, kFolded>,
+                                                        tile_chains<3, kFolded>, tile_chains<4, kFolded>,
+                                                        tile_chains<5, kFolded>, tile_chains<6, kFolded>};
+
+// Values [k, k + 32 · steps) of kTileWeights weight rows that share their tables -> BF16, rows kSegment apart. Of fewer, the last
+// stands for those that are missing.
+template <bool kFp8>
+void expand(const MatrixView& w, int64_t row, int64_t count, int64_t k, int64_t steps, const Fp8Table* const* tables,
+            BF16* out, LinesAhead& ahead) {
+  for (const int64_t end = k + 32 * steps; k < end; k += kFp8Group, out += kFp8Group) {
+    const Fp8Table table = kFp8 ? *tables[k / kFp8Group] : Fp8Table();
+    const auto block = [&]<bool kWhole>() __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int64_t r = 0; r < kTileWeights; ++r)
+#pragma GCC unroll 2
+        for (int64_t half = 0; half < kFp8Group; half += 64) {
+          ahead.next();
+          if (!kFp8) ahead.next();
+          __m512i first, second;
+          load_values<kFp8, kWhole>(w, row + std::min(r, count - 1), k + half, &table, first, second);
+          _mm512_store_si512(out + r * kSegment + half, first);
+          _mm512_store_si512(out + r * kSegment + half + 32, second);
+        }
+    };
+    k + kFp8Group <= w.cols ? block.template operator()<true>() : block.template operator()<false>();
+  }
+}
+
+// Four weight rows of a segment at a time are expanded into L1, once for all inputs.
+template <bool kFp8, bool kFolded>
+void tiles(const GemmArgs& a, Arena& scratch) {
+  const ArenaScope scope(scratch);
+  const int64_t padded = padded_k(a.w.cols), rows = a.x.rows;
+  BlockTables tables(a.w, kFolded, scratch);
+  BF16* weights = scratch.allocate<BF16>(kTileWeights * kSegment);
+  __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(rows * kGroup));
+  __m512* y = scratch.allocate<__m512>(static_cast<size_t>(rows));
+  const int64_t tile_count = (rows + kMostTile - 1) / kMostTile;
+  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count);
+  for (int64_t i = 0; i < kGroup * a.w.row_bytes(); i += kLine) ahead.next();
+  for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
+    const int64_t row = a.n_begin + j;
+    count = std::min({kGroup, a.n_count - j, kFp8 ? kFp8Group - row % kFp8Group : kGroup});
+    const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
+    for (int64_t i = 0; i < rows; ++i) y[i] = _mm512_setzero_ps();
+    for (int64_t k = 0; k < padded; k += kSegment) {
+      const int64_t steps = chain_pairs(padded, k);
+      for (int64_t r = 0; r < count; r += kTileWeights) {
+        expand<kFp8>(a.w, row + r, std::min(kTileWeights, count - r), k, steps, of_block, weights, ahead);
+        for (int64_t i = 0, left = tile_count, m = 0; i < rows; i += m, --left) {
+          m = (rows - i + left - 1) / left;
+          const BF16* x[kMostTile];
+          for (int64_t t = 0; t < m; ++t) x[t] = packed_row(a.x, i + t) + k;
+          kTileChains<kFolded>[m - 1](weights, x, steps, a, row, i, k / kFp8Group, chains + i * kGroup + r);
+        }
+      }
+      for (int64_t i = 0; i < rows; ++i) y[i] = add_chains(y[i], chains + i * kGroup);
+    }
+    for (int64_t i = 0; i < rows; ++i) _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y[i]);
+  }
+}
+
+}  // namespace
+
+void multiply_few(const GemmArgs& a, Arena& scratch) {
+  const auto run = [&]<bool kFp8, bool kFolded>() {
+    a.x.rows == 1   ? few_rows<1, kFp8, kFolded>(a, scratch)
+    : a.x.rows == 2 ? few_rows<2, kFp8, kFolded>(a, scratch)
+                    : tiles<kFp8, kFolded>(a, scratch);
+  };
+  if (a.w.dtype != DType::kF8E4M3)
+    run.template operator()<false, true>();
+  else
+    scales_folded(a) ? run.template operator()<true, true>() : run.template operator()<true, false>();
+}
+
+}  // namespace fathom::cpu::avx512
