@@ -1,0 +1,2 @@
+// Loaded with the first block of code whose language is named.
+export { default } from "highlight.js/lib/common";
