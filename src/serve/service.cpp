@@ -10,7 +10,10 @@
 #include <utility>
 
 #include "api/identifiers.h"
+#include "serve/lens_call.h"
+#include "serve/usage_report.h"
 #include "serve/wake.h"
+#include "serve/web_files.h"
 
 namespace fathom {
 
@@ -76,11 +79,35 @@ int64_t now_ms() {
 }
 int64_t now_seconds() { return now_ms() / 1000; }
 
-HttpAnswer refused(const ApiError& error, ApiKind kind = ApiKind::kOpenAi) {
+HttpAnswer refused(const ApiError& error, ApiKind kind = ApiKind::kOpenAi, int64_t retry_after_s = 1) {
   HttpAnswer answer{.status = static_cast<unsigned>(error.status),
                     .body = error_body(kind, error).dump(-1, ' ', false, Json::error_handler_t::replace)};
-  if (error.status == 429 || error.status == 503) answer.fields.emplace_back("retry-after", "1");
+  if ((error.status == 429 || error.status == 503) && retry_after_s > 0)
+    answer.fields.emplace_back("retry-after", std::to_string(retry_after_s));
   return answer;
+}
+
+// Of prompts, and of the longest answers that they allow.
+int64_t most_tokens(const Engine& engine, const ApiCall& call) {
+  int64_t tokens = 0;
+  for (const BatchRequest& prompt : call.prompts)
+    tokens += static_cast<int64_t>(prompt.generation.prompt.size()) +
+              prompt.choices * Answer::limit(engine, prompt.generation);
+  return tokens;
+}
+
+// The value of a parameter of the target, "day" of "/usage?by=day"; empty: it has none of that name.
+std::string_view parameter(const HttpHeader& header, std::string_view name) {
+  const std::string_view target(header.target().data(), header.target().size());
+  const auto mark = target.find('?');
+  std::string_view rest = mark == std::string_view::npos ? "" : target.substr(mark + 1);
+  while (!rest.empty()) {
+    const std::string_view pair = rest.substr(0, rest.find('&'));
+    rest.remove_prefix(std::min(rest.size(), pair.size() + 1));
+    if (pair.size() > name.size() && pair.starts_with(name) && pair[name.size()] == '=')
+      return pair.substr(name.size() + 1);
+  }
+  return {};
 }
 
 // Counts a request while it is under way.
@@ -101,7 +128,10 @@ const std::vector<Service::Route>& Service::routes() {
   using enum http::verb;
   static const std::vector<Route> routes = {
       {.method = post, .path = "/chat/completions", .reader = read_chat_call},
+      {.method = post, .path = "/completions", .reader = read_completion_call},
+      {.method = post, .path = "/lens", .work = &Service::lens},
       {.method = get, .path = "/models", .work = &Service::list_models},
+      {.method = get, .path = "/usage", .work = &Service::usage},
       {.method = get, .path = "/health", .needs_key = false, .work = &Service::ready},
       {.method = get, .path = "/health/live", .needs_key = false, .work = &Service::live},
       {.method = get, .path = "/health/ready", .needs_key = false, .work = &Service::ready},
@@ -126,6 +156,8 @@ Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, Servic
   if (!s.ledger.empty()) {
     FATHOM_TRY(service->ledger_, Ledger::open({.file = s.ledger, .text = s.ledger_text}));
   }
+  service->limits_ = std::make_unique<Limits>(
+      [ledger = service->ledger_.get()](const std::string& key) { return ledger ? ledger->spent_usd(key) : 0.0; });
   asio::co_spawn(network, service->look_after(), asio::detached);
   return service;
 }
@@ -182,6 +214,9 @@ asio::awaitable<bool> Service::drain(std::chrono::seconds most) {
 
 tl::expected<const Service::Route*, ApiError> Service::find_route(const HttpHeader& header) const {
   const std::string_view path = without_base(path_of(header));
+  static const Route web{.method = http::verb::get, .needs_key = false, .work = &Service::web_file};
+  const bool reads = header.method() == http::verb::get || header.method() == http::verb::head;
+  if (reads && find_web_file(path_of(header))) return &web;
   std::string allowed;
   for (const Route& route : routes()) {
     if (route.path != path) continue;
@@ -290,8 +325,8 @@ asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned stat
   co_await call.http.send(std::move(answer));
 }
 
-asio::awaitable<void> Service::fail(Call& call, const ApiError& error) {
-  HttpAnswer answer = refused(error, call.route.kind);
+asio::awaitable<void> Service::fail(Call& call, const ApiError& error, int64_t retry_after_s) {
+  HttpAnswer answer = refused(error, call.route.kind, retry_after_s);
   co_await call.http.send(std::move(answer));
 }
 
@@ -348,6 +383,15 @@ asio::awaitable<void> Service::answer(Call& call) {
     co_await fail(call, read.error());
     co_return;
   }
+  std::optional<Limits::Slot> slot;
+  if (keys_) {
+    auto admitted = limits_->admit(call.principal, LimitsClock::now(), most_tokens(*asked->model->engine, *read));
+    if (!admitted) {
+      co_await fail(call, admitted.error().error, admitted.error().retry_after_s);
+      co_return;
+    }
+    slot.emplace(*std::move(admitted));
+  }
   const double before_ms = call.elapsed_ms();
   const AnswerOutcome outcome = co_await answer_call(call.http, *asked->model, *std::move(read), settings_.answering);
   const auto since_start = [&](std::optional<double> s) {
@@ -362,6 +406,7 @@ asio::awaitable<void> Service::answer(Call& call) {
   row.first_token_ms = since_start(outcome.first_token);
   row.first_answer_ms = since_start(outcome.first_answer_token);
   row.price_usd = cost_usd(asked->model->settings.price, outcome.usage);
+  if (slot) slot->settle(outcome.usage.prompt_tokens + outcome.usage.completion_tokens);
   if (!outcome.error || outcome.aborted) co_return;
   if (!outcome.begun) {
     co_await fail(call, *outcome.error);
@@ -401,6 +446,92 @@ asio::awaitable<void> Service::list_models(Call& call) {
   }
   const Json body = {{"object", "list"}, {"data", std::move(list)}};
   co_await reply(call, body);
+}
+
+asio::awaitable<void> Service::lens(Call& call) {
+  const auto asked = co_await read_body(call);
+  if (!asked) {
+    co_await fail(call, asked.error());
+    co_return;
+  }
+  const ApiContext context = context_of(*asked);
+  const auto read_call = [&] { return read_lens_call(asked->body, context); };
+  auto read = co_await run_on(workers_, read_call);
+  ApiResult<Json> body = tl::unexpected(ApiError{});
+  if (read)
+    body = co_await answer_lens(*asked->model, *std::move(read));
+  else
+    body = tl::unexpected(read.error());
+  if (body)
+    co_await reply(call, *body);
+  else
+    co_await fail(call, body.error());
+}
+
+// A key sees what it used itself.
+asio::awaitable<void> Service::usage(Call& call) {
+  const std::string_view by = parameter(call.http.request, "by");
+  const ApiError no_ledger{404, "this server keeps no ledger: start it with --ledger FILE", "", "no_ledger"};
+  const ApiError wrong_by{422, fmt::format("by: found {}, expected key, day or model", in_quotes(by)), "by"};
+  if (!ledger_) {
+    co_await fail(call, no_ledger);
+    co_return;
+  }
+  if (by != "key" && by != "day" && by != "model") {
+    co_await fail(call, wrong_by);
+    co_return;
+  }
+  UsageQuery query{.by = by == "key" ? UsageBy::kKey : by == "day" ? UsageBy::kDay : UsageBy::kModel};
+  if (keys_) query.key = call.principal.name;
+  const auto read = [&] { return usage_report(settings_.ledger, query); };
+  const auto lines = co_await run_on(workers_, read);
+  if (!lines) {
+    const ApiError error{500, lines.error().message};
+    co_await fail(call, error);
+    co_return;
+  }
+  Json rows = Json::array();
+  for (const UsageLine& line : *lines)
+    rows.push_back({{std::string(by), line.name},
+                    {"requests", line.requests},
+                    {"failed", line.failed},
+                    {"aborted", line.aborted},
+                    {"prompt_tokens", line.prompt_tokens},
+                    {"cached_tokens", line.cached_tokens},
+                    {"completion_tokens", line.completion_tokens},
+                    {"reasoning_tokens", line.reasoning_tokens},
+                    {"cost_usd", line.price_usd}});
+  const Json body = {{"by", std::string(by)}, {"rows", std::move(rows)}};
+  co_await reply(call, body);
+}
+
+asio::awaitable<void> Service::web_file(Call& call) {
+  const WebFile& file = *find_web_file(path_of(call.http.request));
+  const std::string_view accepted = field(call.http.request, http::field::accept_encoding);
+  HttpAnswer answer{.type = std::string(file.content_type)};
+  std::string etag(file.etag);
+  const auto use = [&](std::string_view name, std::string_view bytes) {
+    answer.body = bytes;
+    answer.fields.emplace_back("content-encoding", name);
+    etag.insert(etag.size() - 1, fmt::format("-{}", name));  // before its closing quote
+  };
+  if (!file.brotli.empty() && accepted.find("br") != std::string_view::npos)
+    use("br", file.brotli);
+  else if (!file.gzip.empty() && accepted.find("gzip") != std::string_view::npos)
+    use("gzip", file.gzip);
+  else
+    answer.body = file.bytes;
+  if (field(call.http.request, http::field::if_none_match) == etag) {
+    answer.status = 304;
+    answer.body.clear();
+  }
+  answer.fields.insert(answer.fields.end(), {{"etag", etag},
+                                             {"cache-control", std::string(file.cache_control)},
+                                             {"vary", "accept-encoding"},
+                                             {"content-security-policy", std::string(kWebContentSecurityPolicy)},
+                                             {"x-content-type-options", "nosniff"},
+                                             {"referrer-policy", "no-referrer"}});
+  co_await call.http.send(std::move(answer));
 }
 
 asio::awaitable<void> Service::live(Call& call) {

@@ -17,6 +17,7 @@
 #include "serve/http_server.h"
 #include "serve/key_store.h"
 #include "serve/ledger.h"
+#include "serve/limits.h"
 #include "serve/model_host.h"
 #include "serve/request_log.h"
 
@@ -64,7 +65,7 @@ class Service final : public HttpHandler {
   HttpAnswer preflight(const HttpHeader& header) const;
 
   boost::asio::awaitable<void> reply(Call& call, const Json& body, unsigned status = 200);
-  boost::asio::awaitable<void> fail(Call& call, const ApiError& error);
+  boost::asio::awaitable<void> fail(Call& call, const ApiError& error, int64_t retry_after_s = 1);
   // The body as JSON, and the model that it names, loaded.
   struct Asked {
     Json body;
@@ -78,6 +79,9 @@ class Service final : public HttpHandler {
   boost::asio::awaitable<void> look_after();
   boost::asio::awaitable<void> compute(Call& call);
   boost::asio::awaitable<void> list_models(Call& call);
+  boost::asio::awaitable<void> usage(Call& call);
+  boost::asio::awaitable<void> lens(Call& call);
+  boost::asio::awaitable<void> web_file(Call& call);
   boost::asio::awaitable<void> live(Call& call);
   boost::asio::awaitable<void> ready(Call& call);
 
@@ -87,6 +91,7 @@ class Service final : public HttpHandler {
   ModelHost host_;
   std::unique_ptr<KeyStore> keys_;  // null: everyone may ask
   std::unique_ptr<Ledger> ledger_;  // null: none is kept
+  std::unique_ptr<Limits> limits_;
   RequestLog log_;
   bool ready_ = false, draining_ = false;
   int64_t under_way_ = 0;

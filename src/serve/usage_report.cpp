@@ -14,7 +14,7 @@ namespace {
   "SELECT " name                                                                           \
   ", count(*), sum(status >= 400), sum(aborted), sum(prompt_tokens), sum(cached_tokens), " \
   "sum(completion_tokens), sum(reasoning_tokens), sum(price_usd) FROM requests "           \
-  "WHERE time_ms >= ? AND time_ms < ? GROUP BY 1 ORDER BY 1"
+  "WHERE time_ms >= ?1 AND time_ms < ?2 AND (?3 IS NULL OR key = ?3) GROUP BY 1 ORDER BY 1"
 
 const char* query_by(UsageBy by) {
   switch (by) {
@@ -36,7 +36,7 @@ Result<std::vector<UsageLine>> usage_report(const std::filesystem::path& ledger,
   FATHOM_TRY(Statement rows, database.prepare(query_by(query.by)));
   using Milliseconds = std::numeric_limits<int64_t>;
   rows.bind(query.since_s ? *query.since_s * 1000 : Milliseconds::min(),
-            query.until_s ? *query.until_s * 1000 : Milliseconds::max());
+            query.until_s ? *query.until_s * 1000 : Milliseconds::max(), query.key);
   std::vector<UsageLine> lines;
   while (true) {
     FATHOM_TRY(const bool more, rows.next());

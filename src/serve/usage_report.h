@@ -16,6 +16,7 @@ enum class UsageBy { kKey, kDay, kModel };
 struct UsageQuery {
   UsageBy by = UsageBy::kKey;
   std::optional<int64_t> since_s{}, until_s{};  // seconds since 1970: from the first on, before the second
+  std::optional<std::string> key{};             // of this one alone
 };
 
 struct UsageLine {
