@@ -32,6 +32,13 @@ ApiError error_of(const Refusal& refusal) {
   return {400, refusal.message};
 }
 
+HttpAnswer head_of(const char* type) {
+  return {.type = type,
+          .fields = {{"cache-control", "no-store"}, {"x-accel-buffering", "no"}, {"trailer", "x-fathom-cost-usd"}}};
+}
+
+HttpFields cost_fields(double usd) { return {{"x-fathom-cost-usd", fmt::format("{:.9f}", usd)}}; }
+
 // The answer to one call on its way.
 class Answering {
  public:
@@ -125,12 +132,11 @@ class Answering {
 
   asio::awaitable<bool> begin(const char* type) {
     sent_ = Clock::now();
-    HttpAnswer head{.type = type};
-    head.fields = {{"cache-control", "no-store"}, {"x-accel-buffering", "no"}, {"trailer", "x-fathom-cost-usd"}};
+    HttpAnswer head = head_of(type);
     outcome_.begun = true;
     co_return noted(co_await http_.begin(std::move(head)));
   }
-  asio::awaitable<bool> write(std::string piece) {
+  asio::awaitable<bool> write(std::string&& piece) {
     const bool ok = noted(co_await http_.write(std::move(piece)));
     sent_ = Clock::now();
     co_return ok;
@@ -145,20 +151,20 @@ class Answering {
     return ok;
   }
 
-  asio::awaitable<void> finish(std::string events) {
+  asio::awaitable<void> finish(std::string&& events) {
     const double usd = cost_usd(model_.settings.price, call_.reply->usage());
-    const HttpFields cost = {{"x-fathom-cost-usd", fmt::format("{:.9f}", usd)}};
+    HttpFields cost = cost_fields(usd);
     if (call_.stream) {
       events += call_.reply->finish();
-      if (co_await write(std::move(events))) noted(co_await http_.end(cost));
+      if (co_await write(std::move(events))) noted(co_await http_.end(std::move(cost)));
       co_return;
     }
     std::string body = call_.reply->body().dump(-1, ' ', false, Json::error_handler_t::replace);
     if (!outcome_.begun) {
-      HttpAnswer whole{.body = std::move(body), .fields = cost};
+      HttpAnswer whole{.body = std::move(body), .fields = std::move(cost)};
       noted(co_await http_.send(std::move(whole)));
     } else if (co_await write(std::move(body))) {
-      noted(co_await http_.end(cost));
+      noted(co_await http_.end(std::move(cost)));
     }
   }
 
@@ -178,7 +184,7 @@ class Answering {
 
 }  // namespace
 
-asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall call,
+asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall&& call,
                                            const AnsweringLimits& limits) {
   Answering answering(http, model, std::move(call), limits);
   co_return co_await answering.run();

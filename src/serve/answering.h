@@ -33,7 +33,7 @@ struct AnswerOutcome {
 // Submits the call's prompts, sends what comes as it comes, and ends them at once when the client leaves: before the model's
 // next step. A reader that is slow gets larger pieces later; the model waits for no one. While nothing comes, a client is sent
 // signs of life: comments in a stream, line feeds before a JSON body. On the network's thread.
-boost::asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall call,
+boost::asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall&& call,
                                                   const AnsweringLimits& limits);
 
 }  // namespace fathom

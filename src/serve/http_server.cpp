@@ -105,19 +105,22 @@ class Connection final : public HttpExchange {
     return failed_ || (::poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR | POLLNVAL)));
   }
 
-  asio::awaitable<bool> send(HttpAnswer answer) override {
+  asio::awaitable<bool> send(HttpAnswer&& answer) override {
     http::response<http::string_body> response = head_of<http::string_body>(answer);
+    begin_write();
     if (request.method() == http::verb::head) {
       response.content_length(answer.body.size());
       http::response_serializer<http::string_body> serializer(response);
-      co_return co_await finished(co_await written(http::async_write_header(tcp_or_tls(), serializer, kResult)));
+      const auto [error, bytes] = co_await http::async_write_header(stream_, serializer, kResult);
+      co_return answered_ = written(error);
     }
     response.body() = std::move(answer.body);
     response.prepare_payload();
-    co_return co_await finished(co_await written(http::async_write(tcp_or_tls(), response, kResult)));
+    const auto [error, bytes] = co_await http::async_write(stream_, response, kResult);
+    co_return answered_ = written(error);
   }
 
-  asio::awaitable<bool> begin(HttpAnswer head) override {
+  asio::awaitable<bool> begin(HttpAnswer&& head) override {
     http::response<http::empty_body> response = head_of<http::empty_body>(head);
     chunked_ = request.version() >= 11;
     if (chunked_)
@@ -125,24 +128,31 @@ class Connection final : public HttpExchange {
     else
       close_ = true, response.keep_alive(false);
     http::response_serializer<http::empty_body> serializer(response);
-    if (!co_await written(http::async_write_header(tcp_or_tls(), serializer, kResult))) co_return false;
-    if (head.body.empty()) co_return true;
-    co_return co_await write(std::move(head.body));
+    begin_write();
+    const auto [error, bytes] = co_await http::async_write_header(stream_, serializer, kResult);
+    co_return written(error);
   }
 
-  asio::awaitable<bool> write(std::string piece) override {
+  asio::awaitable<bool> write(std::string&& piece) override {
     if (piece.empty()) co_return !failed_;
-    if (chunked_)
-      co_return co_await written(asio::async_write(tcp_or_tls(), http::make_chunk(asio::buffer(piece)), kResult));
-    co_return co_await written(asio::async_write(tcp_or_tls(), asio::buffer(piece), kResult));
+    begin_write();
+    if (chunked_) {
+      const auto chunk = http::make_chunk(asio::buffer(piece));
+      const auto [error, bytes] = co_await asio::async_write(stream_, chunk, kResult);
+      co_return written(error);
+    }
+    const auto [error, bytes] = co_await asio::async_write(stream_, asio::buffer(piece), kResult);
+    co_return written(error);
   }
 
-  asio::awaitable<bool> end(HttpFields trailer) override {
-    if (!chunked_) co_return co_await finished(!failed_);
+  asio::awaitable<bool> end(HttpFields&& trailer) override {
+    if (!chunked_) co_return answered_ = !failed_;
     http::fields last;
     for (const auto& [name, value] : trailer) last.set(name, value);
-    co_return co_await finished(
-        co_await written(asio::async_write(tcp_or_tls(), http::make_chunk_last(last), kResult)));
+    const auto chunk = http::make_chunk_last(last);
+    begin_write();
+    const auto [error, bytes] = co_await asio::async_write(stream_, chunk, kResult);
+    co_return answered_ = written(error);
   }
 
  private:
@@ -150,7 +160,6 @@ class Connection final : public HttpExchange {
 
   beast::tcp_stream& tcp() { return beast::get_lowest_layer(stream_); }
   tcp::socket& socket() { return tcp().socket(); }
-  Stream& tcp_or_tls() { return stream_; }
   const HttpLimits& limits() const { return state_->settings.limits; }
 
   template <typename Body>
@@ -167,18 +176,12 @@ class Connection final : public HttpExchange {
     return response;
   }
 
-  // Makes the asynchronous write with the time it may take; notes its failure.
-  template <typename Write>
-  asio::awaitable<bool> written(Write write) {
-    tcp().expires_after(limits().write);
-    const auto [error, bytes] = co_await std::move(write);
+  // Around each write: the time that it may take, and whether it went well.
+  void begin_write() { tcp().expires_after(limits().write); }
+  bool written(beast::error_code error) {
     tcp().expires_never();
     failed_ = failed_ || error;
-    co_return !failed_;
-  }
-  asio::awaitable<bool> finished(bool ok) {
-    answered_ = ok;
-    co_return ok;
+    return !failed_;
   }
 
   asio::awaitable<bool> refuse(unsigned why, const std::string& message) {
@@ -226,7 +229,9 @@ class Connection final : public HttpExchange {
     }
     if (says(parser.get()[http::field::expect], "100-continue")) {
       http::response<http::empty_body> go_on(http::status::continue_, 11);
-      if (!co_await written(http::async_write(tcp_or_tls(), go_on, kResult))) co_return false;
+      begin_write();
+      const auto [error, bytes] = co_await http::async_write(stream_, go_on, kResult);
+      if (!written(error)) co_return false;
     }
     tcp().expires_after(limits().body);
     {
@@ -278,34 +283,36 @@ class Connection final : public HttpExchange {
   bool failed_ = false;  // the client cannot be reached any more
 };
 
-template <typename State>
-asio::awaitable<void> serve_connection(tcp::socket socket, std::shared_ptr<State> state) {
-  if (state->tls) {
-    using Tls = beast::ssl_stream<beast::tcp_stream>;
-    const auto connection = std::make_unique<Connection<Tls, State>>(Tls(std::move(socket), *state->tls), state);
-    co_await connection->run();
-  } else {
-    const auto connection =
-        std::make_unique<Connection<beast::tcp_stream, State>>(beast::tcp_stream(std::move(socket)), state);
-    co_await connection->run();
-  }
+template <typename Stream, typename State>
+void serve_connection(const asio::any_io_executor& executor, Stream stream, const std::shared_ptr<State>& state) {
+  const auto connection = std::make_shared<Connection<Stream, State>>(std::move(stream), state);
+  asio::co_spawn(
+      executor, [connection]() -> asio::awaitable<void> { co_await connection->run(); }, asio::detached);
 }
 
+// Says why there is no room for the connection, and closes it.
 template <typename State>
-asio::awaitable<void> turn_away(tcp::socket socket, std::shared_ptr<State> state) {
-  beast::tcp_stream stream(std::move(socket));
+void turn_away(const asio::any_io_executor& executor, tcp::socket socket, State& state) {
+  struct Last {
+    beast::tcp_stream stream;
+    http::response<http::string_body> response;
+  };
   HttpAnswer answer =
-      state->handler.refusal(503, fmt::format("{} connections are open, as many as may be", state->connections));
-  http::response<http::string_body> response(static_cast<http::status>(answer.status), 11, answer.body);
-  response.set(http::field::content_type, answer.type);
-  response.keep_alive(false);
-  response.prepare_payload();
-  stream.expires_after(kLinger);
-  co_await http::async_write(stream, response, kResult);
+      state.handler.refusal(503, fmt::format("{} connections are open, as many as may be", state.connections));
+  const auto last = std::make_shared<Last>(Last{beast::tcp_stream(std::move(socket)), {}});
+  last->response = {static_cast<http::status>(answer.status), 11, std::move(answer.body)};
+  last->response.set(http::field::content_type, answer.type);
+  last->response.keep_alive(false);
+  last->response.prepare_payload();
+  last->stream.expires_after(kLinger);
+  asio::co_spawn(
+      executor,
+      [last]() -> asio::awaitable<void> { co_await http::async_write(last->stream, last->response, kResult); },
+      asio::detached);
 }
 
 template <typename State>
-asio::awaitable<void> accept_connections(std::shared_ptr<State> state) {
+asio::awaitable<void> accept_connections(const std::shared_ptr<State>& state) {
   const auto executor = co_await asio::this_coro::executor;
   asio::steady_timer pause(executor);
   while (state->acceptor.is_open()) {
@@ -319,9 +326,11 @@ asio::awaitable<void> accept_connections(std::shared_ptr<State> state) {
     beast::error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     if (state->connections >= state->settings.limits.connections)
-      asio::co_spawn(executor, turn_away(std::move(socket), state), asio::detached);
+      turn_away(executor, std::move(socket), *state);
+    else if (state->tls)
+      serve_connection(executor, beast::ssl_stream<beast::tcp_stream>(std::move(socket), *state->tls), state);
     else
-      asio::co_spawn(executor, serve_connection(std::move(socket), state), asio::detached);
+      serve_connection(executor, beast::tcp_stream(std::move(socket)), state);
   }
 }
 
@@ -352,7 +361,8 @@ Result<std::unique_ptr<HttpServer>> HttpServer::listen(asio::io_context& network
   if (error == asio::error::address_in_use)
     return fail("{}: another program listens there already: stop it, or choose another --port", where);
   if (error) return fail("{}: cannot be listened on: {}", where, error.message());
-  asio::co_spawn(network, accept_connections(state), asio::detached);
+  asio::co_spawn(
+      network, [state]() -> asio::awaitable<void> { co_await accept_connections(state); }, asio::detached);
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(state)));
 }
 

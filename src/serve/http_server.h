@@ -44,6 +44,9 @@ struct HttpAnswer {
   bool close = false;  // the connection, after it
 };
 
+// Coroutines of this folder take references, which the caller's frame keeps: GCC 12 copies some parameters of coroutines bit by
+// bit, and so breaks them. For its sake too, lists of initialisers are not written inside of coroutines.
+
 // A request and the way to its client. All on the network's thread. Once something was sent, one of `send` or
 // `begin … end` must be completed, or the connection is closed.
 class HttpExchange {
@@ -58,11 +61,11 @@ class HttpExchange {
   // Whether the client has left: closed its side, or the connection is broken. A system call; no data is read.
   virtual bool gone() const = 0;
   // These return false when the client could not be reached any more; nothing else is to be done then.
-  virtual boost::asio::awaitable<bool> send(HttpAnswer answer) = 0;
-  // An answer in pieces; `head.body` is its first. trailer: fields that are known at the end only; HTTP/1.0 has none.
-  virtual boost::asio::awaitable<bool> begin(HttpAnswer head) = 0;
-  virtual boost::asio::awaitable<bool> write(std::string piece) = 0;
-  virtual boost::asio::awaitable<bool> end(HttpFields trailer) = 0;
+  virtual boost::asio::awaitable<bool> send(HttpAnswer&& answer) = 0;
+  // An answer in pieces; `head.body` is not looked at. trailer: fields that are known at the end only; HTTP/1.0 has none.
+  virtual boost::asio::awaitable<bool> begin(HttpAnswer&& head) = 0;
+  virtual boost::asio::awaitable<bool> write(std::string&& piece) = 0;
+  virtual boost::asio::awaitable<bool> end(HttpFields&& trailer) = 0;
 };
 
 class HttpHandler {

@@ -98,6 +98,16 @@ Json layer_json(const LensLayer& layer, int64_t number, const LensResult& result
           {"expert_load", layer.expert_load.empty() ? Json() : Json(layer.expert_load)}};
 }
 
+Json lens_json(const Engine& engine, const LensCall& call, const LensResult& result) {
+  Json layers = Json::array();
+  for (const int64_t layer : call.layers)
+    layers.push_back(layer_json(result.layers[static_cast<size_t>(layer)], layer, result, call.request));
+  return {{"tokens", token_texts(engine, call.tokens)},
+          {"layers", std::move(layers)},
+          {"cost", cost_json(engine, static_cast<int64_t>(call.tokens.size()))},
+          {"top_k", engine.config().index_topk}};
+}
+
 }  // namespace
 
 ApiResult<LensCall> read_lens_call(const Json& body, const ApiContext& context) {
@@ -140,7 +150,7 @@ ApiResult<LensCall> read_lens_call(const Json& body, const ApiContext& context) 
   return lens;
 }
 
-asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall call) {
+asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call) {
   const auto wake = std::make_shared<Wake>(co_await asio::this_coro::executor);
   BatchRequest reading;
   reading.generation.prompt = call.tokens;
@@ -174,14 +184,7 @@ asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall call) 
   if (!taken || !shared->result)
     co_return tl::unexpected(ApiError{503, "the cache has no room for this text now: try later, or a shorter one"});
 
-  const LensResult& result = *shared->result;
-  Json layers = Json::array();
-  for (const int64_t layer : shared->call.layers)
-    layers.push_back(layer_json(result.layers[static_cast<size_t>(layer)], layer, result, shared->call.request));
-  Json body = {{"tokens", token_texts(*engine, shared->call.tokens)},
-               {"layers", std::move(layers)},
-               {"cost", cost_json(*engine, static_cast<int64_t>(shared->call.tokens.size()))},
-               {"top_k", engine->config().index_topk}};
+  const Json body = lens_json(*engine, shared->call, *shared->result);
   co_return body;
 }
 

@@ -21,6 +21,6 @@ ApiResult<LensCall> read_lens_call(const Json& body, const ApiContext& context);
 
 // Has the text read like any prompt, so that its rows are in the cache, then looks. On the network's thread. Fails with 503 when
 // the cache has no room, or the model is put away meanwhile.
-boost::asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall call);
+boost::asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call);
 
 }  // namespace fathom

@@ -82,9 +82,8 @@ asio::awaitable<Result<std::shared_ptr<LoadedModel>>> ModelHost::acquire(int ind
     co_return fail("{}", slot.error);
   }
   slot.loading = true;
-  const ModelSettings settings = models_[static_cast<size_t>(index)];
-  auto open = [settings] { return LoadedModel::open(settings); };
-  auto result = co_await run_on(loader_, std::move(open));
+  const auto open = [&settings = models_[static_cast<size_t>(index)]] { return LoadedModel::open(settings); };
+  auto result = co_await run_on(loader_, open);
   slot.loading = false;
   slot.used = std::chrono::steady_clock::now();
   if (result)

@@ -110,6 +110,52 @@ std::string_view parameter(const HttpHeader& header, std::string_view name) {
   return {};
 }
 
+HttpAnswer web_answer(const HttpHeader& header) {
+  const WebFile& file = *find_web_file(path_of(header));
+  const std::string_view accepted = field(header, http::field::accept_encoding);
+  HttpAnswer answer{.type = std::string(file.content_type)};
+  std::string etag(file.etag);
+  const auto use = [&](std::string_view name, std::string_view bytes) {
+    answer.body = bytes;
+    answer.fields.emplace_back("content-encoding", name);
+    etag.insert(etag.size() - 1, fmt::format("-{}", name));  // before its closing quote
+  };
+  if (!file.brotli.empty() && accepted.find("br") != std::string_view::npos)
+    use("br", file.brotli);
+  else if (!file.gzip.empty() && accepted.find("gzip") != std::string_view::npos)
+    use("gzip", file.gzip);
+  else
+    answer.body = file.bytes;
+  if (field(header, http::field::if_none_match) == etag) {
+    answer.status = 304;
+    answer.body.clear();
+  }
+  answer.fields.insert(answer.fields.end(), {{"etag", etag},
+                                             {"cache-control", std::string(file.cache_control)},
+                                             {"vary", "accept-encoding"},
+                                             {"content-security-policy", std::string(kWebContentSecurityPolicy)},
+                                             {"x-content-type-options", "nosniff"},
+                                             {"referrer-policy", "no-referrer"}});
+  return answer;
+}
+
+Json usage_json(std::string_view by, const std::vector<UsageLine>& lines) {
+  Json rows = Json::array();
+  for (const UsageLine& line : lines)
+    rows.push_back({{std::string(by), line.name},
+                    {"requests", line.requests},
+                    {"failed", line.failed},
+                    {"aborted", line.aborted},
+                    {"prompt_tokens", line.prompt_tokens},
+                    {"cached_tokens", line.cached_tokens},
+                    {"completion_tokens", line.completion_tokens},
+                    {"reasoning_tokens", line.reasoning_tokens},
+                    {"cost_usd", line.price_usd}});
+  return {{"by", by}, {"rows", std::move(rows)}};
+}
+
+Json status_json(const char* status) { return {{"status", status}}; }
+
 // Counts a request while it is under way.
 class Counted {
  public:
@@ -318,8 +364,8 @@ void Service::finish(Call& call) {
   if (ledger_ && (call.route.reader || row.status >= 400)) ledger_->add(std::move(row));
 }
 
-// Arguments of awaited calls are named first: GCC 12 mishandles temporaries with members of their own there (bug 99576 and
-// its kin).
+// GCC 12 mishandles some temporaries of coroutines: lists of initialisers anywhere in one, and aggregates as arguments of what is
+// awaited. So those that follow name their arguments, and what is made of lists is made by plain functions.
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
   HttpAnswer answer{.status = status, .body = body.dump(-1, ' ', false, Json::error_handler_t::replace)};
   co_await call.http.send(std::move(answer));
@@ -431,22 +477,27 @@ asio::awaitable<void> Service::compute(Call& call) {
     co_await fail(call, result.error());
 }
 
-asio::awaitable<void> Service::list_models(Call& call) {
+Json Service::models_json() const {
   Json list = Json::array();
   for (const ModelSettings& model : settings_.models) {
     const auto loaded = host_.loaded(host_.find(model.name));
     const auto add = [&](const std::string& name) {
       Json entry = {{"id", name}, {"object", "model"}, {"created", 0}, {"owned_by", "fathom"}, {"root", model.name}};
       if (loaded) entry["context_length"] = loaded->engine->context();
+      entry["thinking"] = true;
       entry["price"] = {{"input", model.price.input}, {"cached", model.price.cached}, {"output", model.price.output}};
       list.push_back(std::move(entry));
     };
     add(model.name);
-    for (const std::string& alias : model.aliases) add(alias);
+    for (const std::string& alias : model.aliases) {
+      add(alias + "-chat");
+      add(alias + "-reasoner");
+    }
   }
-  const Json body = {{"object", "list"}, {"data", std::move(list)}};
-  co_await reply(call, body);
+  return {{"object", "list"}, {"data", std::move(list)}};
 }
+
+asio::awaitable<void> Service::list_models(Call& call) { co_await reply(call, models_json()); }
 
 asio::awaitable<void> Service::lens(Call& call) {
   const auto asked = co_await read_body(call);
@@ -490,58 +541,23 @@ asio::awaitable<void> Service::usage(Call& call) {
     co_await fail(call, error);
     co_return;
   }
-  Json rows = Json::array();
-  for (const UsageLine& line : *lines)
-    rows.push_back({{std::string(by), line.name},
-                    {"requests", line.requests},
-                    {"failed", line.failed},
-                    {"aborted", line.aborted},
-                    {"prompt_tokens", line.prompt_tokens},
-                    {"cached_tokens", line.cached_tokens},
-                    {"completion_tokens", line.completion_tokens},
-                    {"reasoning_tokens", line.reasoning_tokens},
-                    {"cost_usd", line.price_usd}});
-  const Json body = {{"by", std::string(by)}, {"rows", std::move(rows)}};
+  const Json body = usage_json(by, *lines);
   co_await reply(call, body);
 }
 
 asio::awaitable<void> Service::web_file(Call& call) {
-  const WebFile& file = *find_web_file(path_of(call.http.request));
-  const std::string_view accepted = field(call.http.request, http::field::accept_encoding);
-  HttpAnswer answer{.type = std::string(file.content_type)};
-  std::string etag(file.etag);
-  const auto use = [&](std::string_view name, std::string_view bytes) {
-    answer.body = bytes;
-    answer.fields.emplace_back("content-encoding", name);
-    etag.insert(etag.size() - 1, fmt::format("-{}", name));  // before its closing quote
-  };
-  if (!file.brotli.empty() && accepted.find("br") != std::string_view::npos)
-    use("br", file.brotli);
-  else if (!file.gzip.empty() && accepted.find("gzip") != std::string_view::npos)
-    use("gzip", file.gzip);
-  else
-    answer.body = file.bytes;
-  if (field(call.http.request, http::field::if_none_match) == etag) {
-    answer.status = 304;
-    answer.body.clear();
-  }
-  answer.fields.insert(answer.fields.end(), {{"etag", etag},
-                                             {"cache-control", std::string(file.cache_control)},
-                                             {"vary", "accept-encoding"},
-                                             {"content-security-policy", std::string(kWebContentSecurityPolicy)},
-                                             {"x-content-type-options", "nosniff"},
-                                             {"referrer-policy", "no-referrer"}});
+  HttpAnswer answer = web_answer(call.http.request);
   co_await call.http.send(std::move(answer));
 }
 
 asio::awaitable<void> Service::live(Call& call) {
-  const Json body = {{"status", "live"}};
+  const Json body = status_json("live");
   co_await reply(call, body);
 }
 
 asio::awaitable<void> Service::ready(Call& call) {
   const char* status = draining_ ? "draining" : ready_ ? "ready" : "loading";
-  const Json body = {{"status", status}};
+  const Json body = status_json(status);
   co_await reply(call, body, ready_ && !draining_ ? 200 : 503);
 }
 

@@ -78,6 +78,7 @@ class Service final : public HttpHandler {
   void finish(Call& call);
   boost::asio::awaitable<void> look_after();
   boost::asio::awaitable<void> compute(Call& call);
+  Json models_json() const;
   boost::asio::awaitable<void> list_models(Call& call);
   boost::asio::awaitable<void> usage(Call& call);
   boost::asio::awaitable<void> lens(Call& call);

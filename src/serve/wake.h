@@ -47,9 +47,10 @@ class Wake : public std::enable_shared_from_this<Wake> {
 
 // What takes longer than a network's thread should: done by the pool; the coroutine goes on where it was.
 template <typename Function>
-boost::asio::awaitable<std::invoke_result_t<Function>> run_on(boost::asio::thread_pool& pool, Function function) {
-  using Value = std::invoke_result_t<Function>;
-  auto work = [f = std::move(function)]() mutable -> boost::asio::awaitable<Value> { co_return f(); };
+boost::asio::awaitable<std::invoke_result_t<const Function&>> run_on(boost::asio::thread_pool& pool,
+                                                                     const Function& function) {
+  using Value = std::invoke_result_t<const Function&>;
+  auto work = [&function]() -> boost::asio::awaitable<Value> { co_return function(); };
   co_return co_await boost::asio::co_spawn(pool, std::move(work), boost::asio::use_awaitable);
 }
 
