@@ -1,9 +1,9 @@
 // Text of an answer. Blocks that stand are left alone while the last one grows.
-import { memo } from "preact/compat";
 import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { BlockSplitter, sanitize } from "../text/markdown";
 import { enrich } from "../text/enrich";
 import { visible } from "../text/visible";
+import { memo } from "../ui/memo";
 
 const BlockView = memo(function BlockView({ html, complete }: { html: string; complete: boolean }) {
   const ref = useRef<HTMLDivElement>(null);

@@ -1,10 +1,10 @@
 // The tokens of an answer, tinted by how sure the model was, with the alternatives of the one that is pointed at.
-import { memo } from "preact/compat";
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type LoggedToken, TokenLog } from "../model/token_log";
 import { texts } from "../strings";
 import { percent } from "../text/format";
 import { visibleToken } from "../text/visible";
+import { memo } from "../ui/memo";
 
 const kPerPiece = 200;
 

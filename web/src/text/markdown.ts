@@ -57,6 +57,7 @@ export function sanitize(html: string): DocumentFragment {
     RETURN_DOM_FRAGMENT: true,
     ALLOWED_TAGS: kTags,
     ALLOWED_ATTR: ["href", "src", "alt", "class", "start", "align", "tabindex"],
+    ADD_URI_SAFE_ATTR: ["align", "start", "tabindex"], // these hold no address, which the next line would ask of them
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|data:image\/(?:png|jpeg|gif|webp);base64,)/i,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,

@@ -86,3 +86,9 @@ export async function shot(page: Page, name: string): Promise<void> {
   mkdirSync(shotFolder, { recursive: true });
   await page.screenshot({ path: `${shotFolder}/${name}.png` });
 }
+
+// Asks over and over by the debugger's protocol: the page's own policy admits no code from a text.
+export async function until(page: Page, expression: string, timeout = 45_000): Promise<void> {
+  for (const end = Date.now() + timeout; !(await page.evaluate(expression)); await page.waitForTimeout(50))
+    if (Date.now() > end) throw new Error(`never true: ${expression}`);
+}

@@ -52,6 +52,7 @@ const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 
 async function stream(response: ServerResponse, steps: Step[], body: ChatBody): Promise<void> {
   response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store", "x-request-id": "req_mock" });
+  response.flushHeaders();
   let open = true;
   response.on("close", () => (open = false));
   const event = (value: object): void => void response.write(`data: ${JSON.stringify(value)}\n\n`);
