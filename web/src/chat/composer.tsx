@@ -143,7 +143,13 @@ export function Composer() {
         <span class="grow" />
         {counted && <ContextMeter count={counted.count} limit={limit} />}
         {coming ? (
-          <button type="button" class="primary round" aria-label={texts.chat.stop} title={texts.chat.stop} onClick={() => stop(conversation.id)}>
+          <button
+            type="button"
+            class="primary round"
+            aria-label={texts.chat.stop}
+            title={texts.chat.stop}
+            onClick={() => stop(conversation.id)}
+          >
             <Icon name="stop" />
           </button>
         ) : (

@@ -33,7 +33,7 @@ const kPiece = 3000; // characters
 // Cuts at line feeds where it can, so that the pieces before the last stay the same while the text grows.
 export function pieces(text: string): string[] {
   const list: string[] = [];
-  for (let from = 0; from < text.length; ) {
+  for (let from = 0; from < text.length;) {
     let to = from + kPiece;
     if (to < text.length) {
       const feed = text.indexOf("\n", to);

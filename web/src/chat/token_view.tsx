@@ -32,17 +32,21 @@ function Card({ token }: { token: LoggedToken }) {
   const shown = others.some((other) => other.text === token.text) ? others : [token, ...others];
   return (
     <table>
-        <caption class="visually-hidden">{texts.probability.alternatives}</caption>
-        <tbody>
-          {shown.map((other, i) => (
-            <tr key={i} class={other.text === token.text ? "chosen" : ""}>
-              <th scope="row"><bdi>{visibleToken(other.text)}</bdi></th>
-              <td><meter min={0} max={1} value={Math.exp(other.logprob)} aria-hidden="true" /></td>
-              <td class="number">{percent(Math.exp(other.logprob))}</td>
-              <td class="number muted">{other.logprob.toFixed(2)}</td>
-            </tr>
-          ))}
-        </tbody>
+      <caption class="visually-hidden">{texts.probability.alternatives}</caption>
+      <tbody>
+        {shown.map((other, i) => (
+          <tr key={i} class={other.text === token.text ? "chosen" : ""}>
+            <th scope="row">
+              <bdi>{visibleToken(other.text)}</bdi>
+            </th>
+            <td>
+              <meter min={0} max={1} value={Math.exp(other.logprob)} aria-hidden="true" />
+            </td>
+            <td class="number">{percent(Math.exp(other.logprob))}</td>
+            <td class="number muted">{other.logprob.toFixed(2)}</td>
+          </tr>
+        ))}
+      </tbody>
     </table>
   );
 }

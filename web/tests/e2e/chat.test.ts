@@ -3,7 +3,20 @@ import { readFile } from "node:fs/promises";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { seriousProblems } from "./axe";
-import { answered, ask, kSizes, openStage, realUrl, type Scheme, shot, type Size, type Stage, until, type Visit, visit } from "./browser";
+import {
+  answered,
+  ask,
+  kSizes,
+  openStage,
+  realUrl,
+  type Scheme,
+  shot,
+  type Size,
+  type Stage,
+  until,
+  type Visit,
+  visit,
+} from "./browser";
 
 let stage: Stage;
 let at: Visit | undefined;
@@ -45,7 +58,9 @@ for (const size of Object.keys(kSizes) as Size[])
       });
       it("looks through the lens", async () => {
         const page = await open(size, scheme, "#/lens");
-        await page.getByRole("textbox", { name: "Text or prompt" }).fill("What is 811 + 663? The needle is here. ".repeat(60));
+        await page
+          .getByRole("textbox", { name: "Text or prompt" })
+          .fill("What is 811 + 663? The needle is here. ".repeat(60));
         await page.getByRole("button", { name: "Look" }).click();
         await page.waitForSelector(".lens-map canvas");
         await page.locator(".lens-text .t").nth(30).click();
@@ -81,7 +96,7 @@ describe("conversations", () => {
     await answered(page);
     expect(await page.locator(".message.user .bubble").innerText()).toContain("3 + 4");
     await page.getByRole("button", { name: "Previous version" }).first().click();
-    expect(await page.locator(".message.user .bubble").innerText()).toContain("1 + 2");
+    await expect.poll(() => page.locator(".message.user .bubble").innerText()).toContain("1 + 2");
   });
 
   it("keeps conversations over a reload, and exports and imports them", async () => {
@@ -129,7 +144,9 @@ describe("conversations", () => {
     await answered(page);
     const reach = async (name: string): Promise<void> => {
       for (let i = 0; i < 60; ++i) {
-        const focused = await page.evaluate("document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.textContent");
+        const focused = await page.evaluate(
+          "document.activeElement?.getAttribute('aria-label') ?? document.activeElement?.textContent",
+        );
         if (focused === name) return;
         await page.keyboard.press("Tab");
       }
@@ -211,11 +228,13 @@ describe("when things go wrong", () => {
     await answered(page);
     await page.waitForTimeout(500);
     expect(await page.evaluate("window.pwned")).toBeUndefined();
-    expect(await page.locator(".answer script, .answer iframe, .answer form, .answer style, .answer input").count()).toBe(0);
+    expect(
+      await page.locator(".answer script, .answer iframe, .answer form, .answer style, .answer input").count(),
+    ).toBe(0);
     expect(await page.locator('.answer a[href^="javascript"], .answer a[href^="data"]').count()).toBe(0);
     const text = await page.locator(".answer .markdown").evaluate((element) => element.textContent ?? "");
     expect(text).toContain("⟨U+202E⟩");
-    expect(text).toContain("␛");
+    expect(text).toContain("⟨U+001B⟩");
     expect(text).toContain("<script>window.pwned = 1</script>");
     expect(await page.evaluate("document.documentElement.scrollWidth <= innerWidth")).toBe(true);
     await page.locator(".scroll").evaluate((element) => element.scrollTo(0, 0));
@@ -256,7 +275,9 @@ describe("when things go wrong", () => {
   scripted("a tool's call is answered by hand", async () => {
     const page = await open();
     await page.getByRole("button", { name: "Settings" }).click();
-    await page.getByRole("textbox", { name: "Tools as JSON" }).fill('{"title":"forecast","type":"object","properties":{"city":{"type":"string"}}}');
+    await page
+      .getByRole("textbox", { name: "Tools as JSON" })
+      .fill('{"title":"forecast","type":"object","properties":{"city":{"type":"string"}}}');
     await page.getByText("1 tool", { exact: true }).waitFor();
     await page.keyboard.press("Escape");
     await ask(page, "The weather in 2 days?");
@@ -288,7 +309,9 @@ describe("the app", () => {
   it("loads little at first, and opens without the server", async () => {
     const page = await open();
     await until(page, "navigator.serviceWorker.getRegistration().then((r) => r?.active?.state === 'activated')");
-    const keys = (await page.evaluate("caches.keys().then(async (k) => (await (await caches.open(k[0])).keys()).map((r) => r.url))")) as string[];
+    const keys = (await page.evaluate(
+      "caches.keys().then(async (k) => (await (await caches.open(k[0])).keys()).map((r) => r.url))",
+    )) as string[];
     expect(keys.some((url) => url.includes("/v1/") || url.includes("katex"))).toBe(false);
     await page.reload();
     await page.context().setOffline(true);

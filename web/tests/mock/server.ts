@@ -51,7 +51,11 @@ function json(response: ServerResponse, status: number, value: unknown, headers:
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function stream(response: ServerResponse, steps: Step[], body: ChatBody): Promise<void> {
-  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store", "x-request-id": "req_mock" });
+  response.writeHead(200, {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    "x-request-id": "req_mock",
+  });
   response.flushHeaders();
   let open = true;
   response.on("close", () => (open = false));
@@ -183,7 +187,14 @@ export async function startMock(options: { key?: string; dist?: string; port?: n
           json(response, 200, {
             object: "list",
             data: [
-              { id: "nano", root: "nano", object: "model", context_length: 32768, thinking: true, price: { input: 0.28, cached: 0.028, output: 0.42 } },
+              {
+                id: "nano",
+                root: "nano",
+                object: "model",
+                context_length: 32768,
+                thinking: true,
+                price: { input: 0.28, cached: 0.028, output: 0.42 },
+              },
             ],
           });
           return;

@@ -35,7 +35,12 @@ describe("branches", () => {
     expect(tree.branchOf(conversation, a2)).toEqual({ index: 1, count: 2 });
     const back = tree.switchBranch(conversation, a2, -1);
     expect(ids(tree.pathOf(back))).toEqual(["q1", "a1"]);
-    expect(ids(tree.pathOf(tree.switchBranch(back, back.nodes["a1"] as tree.ChatNode, 1)))).toEqual(["q1", "a2", "q2", "a3"]);
+    expect(ids(tree.pathOf(tree.switchBranch(back, back.nodes["a1"] as tree.ChatNode, 1)))).toEqual([
+      "q1",
+      "a2",
+      "q2",
+      "a3",
+    ]);
     expect(tree.switchBranch(conversation, a2, 1)).toBe(conversation);
   });
   it("keeps an edited question beside the old one", () => {
@@ -85,7 +90,10 @@ describe("export and import", () => {
     expect(importJson(text).problem).toBeTruthy();
   });
   it("leaves out members that it does not know, and prototypes", () => {
-    const text = exportJson([sample()]).replace('"role": "user"', '"role": "user", "evil": {}, "__proto__": {"polluted": 1}');
+    const text = exportJson([sample()]).replace(
+      '"role": "user"',
+      '"role": "user", "evil": {}, "__proto__": {"polluted": 1}',
+    );
     const copy = importJson(text).conversations?.[0] as tree.Conversation;
     expect(Object.values(copy.nodes).some((one) => "evil" in one || "polluted" in one)).toBe(false);
     expect(({} as Record<string, unknown>)["polluted"]).toBeUndefined();

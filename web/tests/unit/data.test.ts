@@ -6,14 +6,21 @@ import { breakRows, columnsOf, drawnToken, rowOf } from "../../src/lens/token_ro
 
 describe("Prometheus", () => {
   it("reads names, labels and values", () => {
-    const samples = parsePrometheus('# HELP a b\na 1\na{x="y, \\"z\\" }",le="+Inf"} 2.5e3 1700000000\nnonsense\nb NaN\n');
-    expect(samples.map(({ name, value }) => [name, value])).toEqual([["a", 1], ["a", 2500], ["b", NaN]]);
+    const samples = parsePrometheus(
+      '# HELP a b\na 1\na{x="y, \\"z\\" }",le="+Inf"} 2.5e3 1700000000\nnonsense\nb NaN\n',
+    );
+    expect(samples.map(({ name, value }) => [name, value])).toEqual([
+      ["a", 1],
+      ["a", 2500],
+      ["b", NaN],
+    ]);
     expect(samples[1]?.labels).toEqual({ x: 'y, "z" }', le: "+Inf" });
     expect(total(samples, ["a"])).toBe(2501);
     expect(total(samples, ["c"])).toBeUndefined();
   });
   it("finds quantiles between two readings", () => {
-    const text = (a: number, b: number): string => `t_bucket{le="1"} ${a}\nt_bucket{le="2"} ${b}\nt_bucket{le="+Inf"} ${b}\n`;
+    const text = (a: number, b: number): string =>
+      `t_bucket{le="1"} ${a}\nt_bucket{le="2"} ${b}\nt_bucket{le="+Inf"} ${b}\n`;
     const read = (a: number, b: number) => histogram(parsePrometheus(text(a, b)), ["t"]);
     expect(quantile(between(read(5, 5), read(5, 15)), 0.5)).toBe(1.5);
     expect(quantile(between(read(5, 5), read(5, 5)), 0.5)).toBeUndefined();

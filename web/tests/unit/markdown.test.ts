@@ -25,12 +25,15 @@ describe("sanitising", () => {
   it.each(["javascript:alert(1)", "JaVaScRiPt:alert(1)", "data:text/html,x", "vbscript:x", "file:///etc/passwd"])(
     "makes no link of %s",
     (href) => {
-      for (const link of page(`[x](${href}) [y](<${href}>)`).querySelectorAll("a")) expect(link.getAttribute("href")).toBeNull();
+      for (const link of page(`[x](${href}) [y](<${href}>)`).querySelectorAll("a"))
+        expect(link.getAttribute("href")).toBeNull();
     },
   );
   it("sanitises markup that comes past markdown", () => {
     const root = document.createElement("div");
-    root.append(sanitize('<p onclick="x()" style="color:red" id="a">t<script>1</script><a href="javascript:1">l</a></p>'));
+    root.append(
+      sanitize('<p onclick="x()" style="color:red" id="a">t<script>1</script><a href="javascript:1">l</a></p>'),
+    );
     expect(root.innerHTML).toBe('<p>t<a title="" target="_blank" rel="noopener noreferrer nofollow">l</a></p>');
   });
   it("fetches no picture, but shows those that are in the text", () => {
@@ -52,7 +55,7 @@ describe("sanitising", () => {
 
 describe("what cannot be seen", () => {
   it("is shown", () => {
-    expect(visible("a\u202eb\u0007\u0000\r\nc\td")).toBe("a⟨U+202E⟩b␇␀\nc\td");
+    expect(visible("a\u202eb\u0007\u0000\r\nc\td")).toBe("a⟨U+202E⟩b⟨U+0007⟩⟨U+0000⟩\nc\td");
     expect(visible("e\u0301 🌊 世界")).toBe("e\u0301 🌊 世界");
     expect(visibleToken(" \n\t")).toBe(" ↵⇥");
   });
@@ -62,7 +65,10 @@ describe("BlockSplitter", () => {
   const text =
     "# Title\n\nA *paragraph* that\ngoes on.\n\n- one\n\n- two\n  more\n\n```js\nlet a;\n\nlet b;\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n> quote\n\n1. x\n2. y\n\nlast";
   it("gives the same however the text grows", () => {
-    const whole = new BlockSplitter().update(text).map(({ html }) => html).join("");
+    const whole = new BlockSplitter()
+      .update(text)
+      .map(({ html }) => html)
+      .join("");
     for (const step of [1, 2, 3, 7, 50]) {
       const splitter = new BlockSplitter();
       let blocks = splitter.update("");

@@ -16,7 +16,8 @@ async function read(chunks: Uint8Array[]): Promise<string[]> {
 }
 
 describe("serverEvents", () => {
-  const text = ': keep-alive\n\ndata: {"a":"Grüße 世界 🌊"}\n\ndata: two\r\n\r\ndata: first\ndata: second\n\ndata: [DONE]\n\n';
+  const text =
+    ': keep-alive\n\ndata: {"a":"Grüße 世界 🌊"}\n\ndata: two\r\n\r\ndata: first\ndata: second\n\ndata: [DONE]\n\n';
   const expected = ['{"a":"Grüße 世界 🌊"}', "two", "first\nsecond", "[DONE]"];
 
   it("gives the same events however the bytes are cut", async () => {

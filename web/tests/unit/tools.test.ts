@@ -13,9 +13,12 @@ describe("parseTools", () => {
   ])("takes %s", (_, text) => {
     expect(parseTools(text).tools?.map((tool) => tool.function.name)).toEqual(["f"]);
   });
-  it.each(["{", "3", '[{"name":"a b"}]', '{"name":"f","parameters":3}', '[{"name":"f"},{"name":"f"}]'])("refuses %s", (text) => {
-    expect(parseTools(text).problem).toBeTruthy();
-  });
+  it.each(["{", "3", '[{"name":"a b"}]', '{"name":"f","parameters":3}', '[{"name":"f"},{"name":"f"}]'])(
+    "refuses %s",
+    (text) => {
+      expect(parseTools(text).problem).toBeTruthy();
+    },
+  );
 });
 
 describe("calculate", () => {
@@ -44,7 +47,7 @@ describe("calculate", () => {
 describe("TokenLog", () => {
   it("keeps tokens through packing, and shows bytes that are no text", () => {
     const log = new TokenLog();
-    log.push({ token: "a\n\"", logprob: -0.5, top_logprobs: [{ token: "b", logprob: -1 }] });
+    log.push({ token: 'a\n"', logprob: -0.5, top_logprobs: [{ token: "b", logprob: -1 }] });
     log.push({ token: "\ufffd", logprob: -2, bytes: [0xe4, 0xb8] });
     const again = new TokenLog(log.packed());
     expect(again.length).toBe(2);
@@ -58,7 +61,13 @@ describe("codeFor", () => {
   const request = {
     origin: "http://host:8080",
     path: "/v1/chat/completions",
-    body: { model: "nano", messages: [{ role: "user", content: "it's \"so\"\n$(rm)" }], stream: true, thinking: { type: "enabled" }, logprobs: true },
+    body: {
+      model: "nano",
+      messages: [{ role: "user", content: 'it\'s "so"\n$(rm)' }],
+      stream: true,
+      thinking: { type: "enabled" },
+      logprobs: true,
+    },
   };
   it("quotes for a shell", () => {
     expect(codeFor("curl", request)).toContain(`it'\\''s \\"so\\"\\n$(rm)`);
