@@ -14,7 +14,10 @@ function appShell(): Plugin {
       const shell = Object.keys(bundle).filter((name) => /^assets\/.*\.(js|css)$/.test(name) && !/katex/.test(name));
       const files = ["/", "/manifest.webmanifest", "/icon.svg", ...shell.map((name) => `/${name}`)].sort();
       const page = readFileSync("index.html", "utf8");
-      const version = createHash("sha256").update(page + files.join("\n")).digest("hex").slice(0, 12);
+      const version = createHash("sha256")
+        .update(page + files.join("\n"))
+        .digest("hex")
+        .slice(0, 12);
       worker.code = worker.code
         .replace(/["'`]__SHELL_FILES__["'`]/, JSON.stringify(files))
         .replace(/["'`]__SHELL_VERSION__["'`]/, JSON.stringify(version));

@@ -31,7 +31,8 @@ export const texts = {
     notOurs: "The file is no export of conversations.",
     version: "The file has a version that this app does not read:",
     damaged: "The file is damaged: conversation",
-    imported: (count: number): string => (count === 1 ? "1 conversation imported." : `${count} conversations imported.`),
+    imported: (count: number): string =>
+      count === 1 ? "1 conversation imported." : `${count} conversations imported.`,
     storage: "The browser did not keep this conversation; export it before you close the page.",
   },
   chat: {
@@ -69,6 +70,7 @@ export const texts = {
     stopped: "Stopped.",
     noModel: "The server names no model.",
     emptyAnswer: "The answer is empty.",
+    image: "Image",
     attach: "Attach text files",
     attached: "Attached files",
     removeFile: (name: string): string => `Remove ${name}`,

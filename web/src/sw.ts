@@ -29,9 +29,7 @@ worker.addEventListener("fetch", (event) => {
   if (event.request.method !== "GET" || url.origin !== worker.location.origin) return;
   if (event.request.mode === "navigate" && url.pathname === "/") {
     // The newest page where the server answers, the kept one where it does not.
-    event.respondWith(
-      fetch(event.request).catch(async () => (await caches.match("/")) ?? Response.error()),
-    );
+    event.respondWith(fetch(event.request).catch(async () => (await caches.match("/")) ?? Response.error()));
   } else if (files.includes(url.pathname)) {
     event.respondWith(caches.match(url.pathname).then((kept) => kept ?? fetch(event.request)));
   }

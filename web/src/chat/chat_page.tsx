@@ -60,7 +60,9 @@ function Welcome() {
       <p class="muted">{texts.chat.welcomeHint}</p>
       <div class="examples">
         {texts.chat.examples.map((example) => (
-          <button key={example} type="button" onClick={() => send(current.value, example, [])}>{example}</button>
+          <button key={example} type="button" onClick={() => send(current.value, example, [])}>
+            {example}
+          </button>
         ))}
       </div>
     </div>
@@ -74,7 +76,9 @@ function Head({ onSettings }: { onSettings: () => void }) {
   const usesTools = toolsOf(settings).length > 0;
   return (
     <header class="page-head">
-      <h1 class="title"><bdi>{visible(conversation.title) || texts.chat.untitled}</bdi></h1>
+      <h1 class="title">
+        <bdi>{visible(conversation.title) || texts.chat.untitled}</bdi>
+      </h1>
       {models.value.length > 1 ? (
         <select
           class="model"
@@ -83,7 +87,9 @@ function Head({ onSettings }: { onSettings: () => void }) {
           onChange={(event) => changeSettings({ model: event.currentTarget.value })}
         >
           {models.value.map(({ id }) => (
-            <option key={id} value={id}>{id}</option>
+            <option key={id} value={id}>
+              {id}
+            </option>
           ))}
         </select>
       ) : (
@@ -118,10 +124,16 @@ export function ChatPage() {
         <div class="column" ref={content}>
           {problem && !path.length && (
             <ProblemBox problem={asProblem(problem)}>
-              <button type="button" onClick={() => void refreshModels()}>{texts.actions.retry}</button>
+              <button type="button" onClick={() => void refreshModels()}>
+                {texts.actions.retry}
+              </button>
             </ProblemBox>
           )}
-          {wantsKey && <div class="panel"><ConnectionFields /></div>}
+          {wantsKey && (
+            <div class="panel">
+              <ConnectionFields />
+            </div>
+          )}
           {path.length === 0 && !problem && <Welcome />}
           {path.map((node) => (
             <Message key={node.id} conversation={conversation} node={node} />

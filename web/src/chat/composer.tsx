@@ -14,7 +14,7 @@ import { useTokenCount } from "./token_count";
 
 const kLargestFile = 4 << 20; // bytes: above what any context here holds
 
-async function readFiles(list: FileList | File[]): Promise<Attachment[]> {
+async function readFiles(list: File[]): Promise<Attachment[]> {
   const read: Attachment[] = [];
   for (const file of list) {
     if (file.size > kLargestFile) {
@@ -81,7 +81,8 @@ export function Composer() {
     setFiles([]);
   };
   const attach = (list: FileList | null): void => {
-    if (list) void readFiles(list).then((read) => setFiles((all) => [...all, ...read]));
+    // A copy at once: the list empties when the field is reset.
+    if (list) void readFiles([...list]).then((read) => setFiles((all) => [...all, ...read]));
   };
 
   return (
@@ -142,7 +143,13 @@ export function Composer() {
         <span class="grow" />
         {counted && <ContextMeter count={counted.count} limit={limit} />}
         {coming ? (
-          <button type="button" class="primary round" aria-label={texts.chat.stop} title={texts.chat.stop} onClick={() => stop(conversation.id)}>
+          <button
+            type="button"
+            class="primary round"
+            aria-label={texts.chat.stop}
+            title={texts.chat.stop}
+            onClick={() => stop(conversation.id)}
+          >
             <Icon name="stop" />
           </button>
         ) : (

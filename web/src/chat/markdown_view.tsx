@@ -1,9 +1,9 @@
 // Text of an answer. Blocks that stand are left alone while the last one grows.
-import { memo } from "preact/compat";
 import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
 import { BlockSplitter, sanitize } from "../text/markdown";
 import { enrich } from "../text/enrich";
 import { visible } from "../text/visible";
+import { memo } from "../ui/memo";
 
 const BlockView = memo(function BlockView({ html, complete }: { html: string; complete: boolean }) {
   const ref = useRef<HTMLDivElement>(null);
@@ -33,7 +33,7 @@ const kPiece = 3000; // characters
 // Cuts at line feeds where it can, so that the pieces before the last stay the same while the text grows.
 export function pieces(text: string): string[] {
   const list: string[] = [];
-  for (let from = 0; from < text.length; ) {
+  for (let from = 0; from < text.length;) {
     let to = from + kPiece;
     if (to < text.length) {
       const feed = text.indexOf("\n", to);

@@ -43,7 +43,9 @@ function Reasoning({ node, coming }: { node: ChatNode; coming: boolean }) {
   const thinking = coming && !node.content && !node.toolCalls?.length;
   const [open, setOpen] = useState<boolean | undefined>(); // undefined: open while it comes
   const { reasoningMs, reasoningTokens } = node.numbers ?? {};
-  const parts = [thinking || reasoningMs === undefined ? texts.chat.reasoning : texts.chat.thoughtFor(seconds(reasoningMs))];
+  const parts = [
+    thinking || reasoningMs === undefined ? texts.chat.reasoning : texts.chat.thoughtFor(seconds(reasoningMs)),
+  ];
   if (thinking) parts[0] = texts.chat.thinkingNow;
   if (reasoningTokens !== undefined) parts.push(texts.lens.tokens(whole(reasoningTokens)));
   return (
@@ -90,8 +92,12 @@ function Editor({ conversation, node, onClose }: Props & { onClose: () => void }
         onInput={(event) => setText(event.currentTarget.value)}
       />
       <div class="row end">
-        <button type="button" onClick={onClose}>{texts.actions.cancel}</button>
-        <button type="submit" class="primary">{texts.chat.resend}</button>
+        <button type="button" onClick={onClose}>
+          {texts.actions.cancel}
+        </button>
+        <button type="submit" class="primary">
+          {texts.chat.resend}
+        </button>
       </div>
     </form>
   );
@@ -135,9 +141,13 @@ function AnswerProblem({ conversation, node }: Props) {
   return (
     <ProblemBox problem={node.problem} hasText={hasText}>
       {node.content && (
-        <button type="button" class="primary" onClick={() => continueAnswer(conversation, node)}>{texts.chat.continue}</button>
+        <button type="button" class="primary" onClick={() => continueAnswer(conversation, node)}>
+          {texts.chat.continue}
+        </button>
       )}
-      <button type="button" onClick={() => regenerate(conversation, node)}>{texts.actions.retry}</button>
+      <button type="button" onClick={() => regenerate(conversation, node)}>
+        {texts.actions.retry}
+      </button>
     </ProblemBox>
   );
 }
@@ -156,7 +166,11 @@ function Answer({ conversation, node: committed }: Props) {
   const busy = liveOf(conversation.id) !== undefined;
   const nothing = !node.content && !node.reasoning && !node.toolCalls?.length;
   return (
-    <article class={`message answer ${coming ? "coming" : ""}`} aria-label={texts.chat.model} aria-busy={coming !== undefined}>
+    <article
+      class={`message answer ${coming ? "coming" : ""}`}
+      aria-label={texts.chat.model}
+      aria-busy={coming !== undefined}
+    >
       {nothing && coming && <p class="waiting">{texts.chat.waiting}</p>}
       {node.reasoning && <Reasoning node={node} coming={coming !== undefined} />}
       {view === "tokens" && node.tokens ? (
@@ -170,7 +184,9 @@ function Answer({ conversation, node: committed }: Props) {
         <p class="cut-off muted small">
           {texts.chat.cutOff}{" "}
           {node.content && !busy && (
-            <button type="button" class="small" onClick={() => continueAnswer(conversation, node)}>{texts.chat.continue}</button>
+            <button type="button" class="small" onClick={() => continueAnswer(conversation, node)}>
+              {texts.chat.continue}
+            </button>
           )}
         </p>
       )}
@@ -231,5 +247,9 @@ export function AnswerStatus({ conversation }: { conversation: string }) {
     if (coming) setText(texts.chat.answering);
     else setText((before) => (before ? texts.chat.answered : ""));
   }, [coming]);
-  return <div class="visually-hidden" role="status" aria-live="polite">{text}</div>;
+  return (
+    <div class="visually-hidden" role="status" aria-live="polite">
+      {text}
+    </div>
+  );
 }

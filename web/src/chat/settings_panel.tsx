@@ -50,7 +50,14 @@ function SamplingFields() {
         <textarea
           rows={2}
           value={(sampling.stop ?? []).join("\n")}
-          onChange={(event) => set({ stop: event.currentTarget.value.split("\n").filter((line) => line !== "").slice(0, 16) })}
+          onChange={(event) =>
+            set({
+              stop: event.currentTarget.value
+                .split("\n")
+                .filter((line) => line !== "")
+                .slice(0, 16),
+            })
+          }
         />
       </label>
     </>
@@ -80,7 +87,8 @@ function ToolFields() {
         />
       </label>
       <p id="tools-hint" class={`small ${parsed.problem === undefined ? "muted" : "bad"}`}>
-        {parsed.problem ?? (parsed.tools?.length ? texts.settings.toolCount(parsed.tools.length) : texts.settings.toolsHint)}
+        {parsed.problem ??
+          (parsed.tools?.length ? texts.settings.toolCount(parsed.tools.length) : texts.settings.toolsHint)}
       </p>
     </>
   );
@@ -130,13 +138,19 @@ export function SettingsPanel({ onClose }: { onClose: () => void }) {
         >
           {models.value.length === 0 && <option value="">{texts.chat.noModel}</option>}
           {models.value.map(({ id }) => (
-            <option key={id} value={id}>{id}</option>
+            <option key={id} value={id}>
+              {id}
+            </option>
           ))}
         </select>
       </label>
       <label class="field">
         <span>{texts.settings.system}</span>
-        <textarea rows={4} value={settings.system} onInput={(event) => changeSettings({ system: event.currentTarget.value })} />
+        <textarea
+          rows={4}
+          value={settings.system}
+          onInput={(event) => changeSettings({ system: event.currentTarget.value })}
+        />
       </label>
       <details open>
         <summary>{texts.settings.tools}</summary>

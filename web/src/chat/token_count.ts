@@ -10,7 +10,12 @@ export interface TokenCount {
   limit: number | undefined; // the server's context
 }
 
-export async function countTokens(model: string, messages: WireMessage[], tools: Tool[], signal: AbortSignal): Promise<TokenCount> {
+export async function countTokens(
+  model: string,
+  messages: WireMessage[],
+  tools: Tool[],
+  signal: AbortSignal,
+): Promise<TokenCount> {
   const body = { model, messages, ...(tools.length ? { tools } : {}), add_generation_prompt: true };
   const answer = await requestJson<{ count?: unknown; max_model_len?: unknown }>("/tokenize", body, signal);
   if (typeof answer.count !== "number") throw new Error("/tokenize: no count");

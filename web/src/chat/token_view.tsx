@@ -1,10 +1,10 @@
 // The tokens of an answer, tinted by how sure the model was, with the alternatives of the one that is pointed at.
-import { memo } from "preact/compat";
 import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type LoggedToken, TokenLog } from "../model/token_log";
 import { texts } from "../strings";
 import { percent } from "../text/format";
 import { visibleToken } from "../text/visible";
+import { memo } from "../ui/memo";
 
 const kPerPiece = 200;
 
@@ -32,17 +32,21 @@ function Card({ token }: { token: LoggedToken }) {
   const shown = others.some((other) => other.text === token.text) ? others : [token, ...others];
   return (
     <table>
-        <caption class="visually-hidden">{texts.probability.alternatives}</caption>
-        <tbody>
-          {shown.map((other, i) => (
-            <tr key={i} class={other.text === token.text ? "chosen" : ""}>
-              <th scope="row"><bdi>{visibleToken(other.text)}</bdi></th>
-              <td><meter min={0} max={1} value={Math.exp(other.logprob)} aria-hidden="true" /></td>
-              <td class="number">{percent(Math.exp(other.logprob))}</td>
-              <td class="number muted">{other.logprob.toFixed(2)}</td>
-            </tr>
-          ))}
-        </tbody>
+      <caption class="visually-hidden">{texts.probability.alternatives}</caption>
+      <tbody>
+        {shown.map((other, i) => (
+          <tr key={i} class={other.text === token.text ? "chosen" : ""}>
+            <th scope="row">
+              <bdi>{visibleToken(other.text)}</bdi>
+            </th>
+            <td>
+              <meter min={0} max={1} value={Math.exp(other.logprob)} aria-hidden="true" />
+            </td>
+            <td class="number">{percent(Math.exp(other.logprob))}</td>
+            <td class="number muted">{other.logprob.toFixed(2)}</td>
+          </tr>
+        ))}
+      </tbody>
     </table>
   );
 }

@@ -52,7 +52,10 @@ export function ToolAnswerForm({ conversation, calls }: { conversation: string; 
       class="tool-form"
       onSubmit={(event) => {
         event.preventDefault();
-        sendResults(conversation, calls.map((call) => ({ call, result: results[call.id] ?? "" })));
+        sendResults(
+          conversation,
+          calls.map((call) => ({ call, result: results[call.id] ?? "" })),
+        );
       }}
     >
       {calls.map((call) => (
@@ -70,12 +73,16 @@ export function ToolAnswerForm({ conversation, calls }: { conversation: string; 
             }}
           />
           {call.function.name === "calculator" && (
-            <button type="button" class="small" onClick={() => void compute(call)}>{texts.settings.calculator}</button>
+            <button type="button" class="small" onClick={() => void compute(call)}>
+              {texts.settings.calculator}
+            </button>
           )}
         </label>
       ))}
       <div class="row end">
-        <button type="submit" class="primary">{texts.tools.send}</button>
+        <button type="submit" class="primary">
+          {texts.tools.send}
+        </button>
       </div>
     </form>
   );

@@ -43,7 +43,11 @@ export function Chart({ title, lines, points, format }: Props) {
     if (!element) return;
     const build = (): void => {
       plot.current?.destroy();
-      const axis = { stroke: colourOf("--muted"), grid: { stroke: colourOf("--line"), width: 1 }, ticks: { show: false } };
+      const axis = {
+        stroke: colourOf("--muted"),
+        grid: { stroke: colourOf("--line"), width: 1 },
+        ticks: { show: false },
+      };
       plot.current = new uPlot(
         {
           width: element.clientWidth,

@@ -73,7 +73,10 @@ function AllMetrics({ samples }: { samples: Sample[] }) {
       <div class="table-scroll" tabIndex={0} role="region" aria-label={t.all}>
         <table>
           <thead>
-            <tr><th scope="col">{t.metric}</th><th scope="col">{t.value}</th></tr>
+            <tr>
+              <th scope="col">{t.metric}</th>
+              <th scope="col">{t.value}</th>
+            </tr>
           </thead>
           <tbody>
             {samples.map(({ name, labels, value }, i) => (
@@ -136,7 +139,11 @@ export function DashboardPage() {
         <h1>{t.title}</h1>
         <span class={`live ${paused ? "" : "on"}`}>{paused ? t.paused : `${t.live}, ${t.every}`}</span>
         <span class="grow" />
-        <IconButton icon={paused ? "play" : "pause"} label={paused ? t.resume : t.pause} onClick={() => setPaused(!paused)} />
+        <IconButton
+          icon={paused ? "play" : "pause"}
+          label={paused ? t.resume : t.pause}
+          onClick={() => setPaused(!paused)}
+        />
         <IconButton icon="code" label={texts.chat.code} onClick={() => setCodeShown(true)} />
       </header>
       {problem && <ProblemBox problem={asProblem(problem)} />}

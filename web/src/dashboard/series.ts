@@ -3,15 +3,14 @@ import { between, type Histogram, histogram, quantile, type Sample, total } from
 
 // The server's metrics. A name that ends in _total is a counter.
 export const kMetrics = {
-  generated: ["fathom_generated_tokens_total"],
+  generated: ["fathom_generation_tokens_total"],
   prompt: ["fathom_prompt_tokens_total"],
-  cached: ["fathom_prompt_cached_tokens_total"],
-  running: ["fathom_requests_running"],
-  waiting: ["fathom_requests_waiting"],
-  kvUsed: ["fathom_kv_blocks_used"],
-  kvTotal: ["fathom_kv_blocks_total"],
-  ttft: ["fathom_ttft_seconds"],
-  tpot: ["fathom_tpot_seconds"],
+  cached: ["fathom_prompt_tokens_cached_total"],
+  running: ["fathom_num_requests_running"],
+  waiting: ["fathom_num_requests_waiting"],
+  kvUsage: ["fathom_kv_cache_usage_perc"], // a share, 0 to 1
+  ttft: ["fathom_time_to_first_token_seconds"],
+  tpot: ["fathom_request_time_per_output_token_seconds"],
   resident: ["process_resident_memory_bytes"],
 } as const;
 
@@ -54,8 +53,6 @@ export function pointOf(before: Reading, now: Reading): Point {
   };
   const prompt = grown(kMetrics.prompt);
   const cached = grown(kMetrics.cached);
-  const used = total(now.samples, kMetrics.kvUsed);
-  const blocks = total(now.samples, kMetrics.kvTotal);
   return {
     at: now.at,
     generated: perSecond(kMetrics.generated),
@@ -63,7 +60,7 @@ export function pointOf(before: Reading, now: Reading): Point {
     running: total(now.samples, kMetrics.running),
     waiting: total(now.samples, kMetrics.waiting),
     hitRate: prompt && cached !== undefined ? cached / prompt : undefined,
-    kvUsed: blocks && used !== undefined ? used / blocks : undefined,
+    kvUsed: total(now.samples, kMetrics.kvUsage),
     ttft50: latency(kMetrics.ttft, 0.5),
     ttft95: latency(kMetrics.ttft, 0.95),
     tpot50: latency(kMetrics.tpot, 0.5),

@@ -26,7 +26,14 @@ export function groupUsage(rows: UsageRow[], by: UsageBy): (UsageRow & { name: s
   const groups = new Map<string, UsageRow & { name: string }>();
   for (const row of rows) {
     const name = row[by] ?? "";
-    const group = groups.get(name) ?? { name, requests: 0, prompt_tokens: 0, cached_tokens: 0, completion_tokens: 0, cost_usd: 0 };
+    const group = groups.get(name) ?? {
+      name,
+      requests: 0,
+      prompt_tokens: 0,
+      cached_tokens: 0,
+      completion_tokens: 0,
+      cost_usd: 0,
+    };
     for (const key of kNumbers) group[key] += Number(row[key]) || 0;
     groups.set(name, group);
   }
@@ -58,7 +65,10 @@ export function UsageView({ tick }: { tick: number }) {
     return () => abort.abort();
   }, [by, tick]);
   const groups = groupUsage(rows ?? [], by);
-  const all = groupUsage((rows ?? []).map((row) => ({ ...row, day: t.total })), "day")[0];
+  const all = groupUsage(
+    (rows ?? []).map((row) => ({ ...row, day: t.total })),
+    "day",
+  )[0];
   const cells = (row: UsageRow) => (
     <>
       <td>{whole(row.requests)}</td>
@@ -100,14 +110,19 @@ export function UsageView({ tick }: { tick: number }) {
             <tbody>
               {groups.map((group) => (
                 <tr key={group.name}>
-                  <th scope="row"><bdi>{visible(group.name) || "–"}</bdi></th>
+                  <th scope="row">
+                    <bdi>{visible(group.name) || "–"}</bdi>
+                  </th>
                   {cells(group)}
                 </tr>
               ))}
             </tbody>
             {all && groups.length > 1 && (
               <tfoot>
-                <tr><th scope="row">{t.total}</th>{cells(all)}</tr>
+                <tr>
+                  <th scope="row">{t.total}</th>
+                  {cells(all)}
+                </tr>
               </tfoot>
             )}
           </table>

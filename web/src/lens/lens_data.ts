@@ -37,7 +37,8 @@ export interface LensResult {
 }
 
 type Json = Record<string, unknown>;
-const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
 
 class Unexpected extends Error {}
 const expect = (holds: boolean, where: string): void => {
@@ -58,7 +59,10 @@ function readQuery(value: unknown, where: string, length: number): LensQuery {
   const positions = Uint32Array.from(list(selected, `${where}.selected`) as number[]);
   const weights = Float32Array.from(list(scores, `${where}.scores`) as number[]);
   expect(positions.length === weights.length, `${where}.scores`);
-  expect(positions.every((at) => at < length), `${where}.selected`);
+  expect(
+    positions.every((at) => at < length),
+    `${where}.selected`,
+  );
   const order = Uint32Array.from(positions.keys()).sort((a, b) => (positions[a] ?? 0) - (positions[b] ?? 0));
   const at = finite(position, `${where}.position`);
   expect(Number.isInteger(at) && at >= 0 && at < length, `${where}.position`);

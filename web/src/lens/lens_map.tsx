@@ -115,7 +115,10 @@ export function LensMapView({ map, layer, length, query, onChoose }: Props) {
     const box = (event.currentTarget as HTMLElement).getBoundingClientRect();
     const share = (at: number, all: number, count: number): number =>
       Math.max(0, Math.min(count - 1, Math.floor((at / all) * count)));
-    return { row: share(event.clientY - box.top, box.height, map.rows), col: share(event.clientX - box.left, box.width, map.cols) };
+    return {
+      row: share(event.clientY - box.top, box.height, map.rows),
+      col: share(event.clientX - box.left, box.width, map.cols),
+    };
   };
   const choose = (at: { row: number; col: number }): void => onChoose(map.rowPositions[at.row] ?? 0, keyOf(at.col));
   const onKeyDown = (event: KeyboardEvent): void => {
@@ -158,7 +161,9 @@ export function LensMapView({ map, layer, length, query, onChoose }: Props) {
         onClick={(event) => choose(cellAt(event))}
         onKeyDown={onKeyDown}
       />
-      <p id="map-readout" class="muted small number" aria-live="polite">{readout}</p>
+      <p id="map-readout" class="muted small number" aria-live="polite">
+        {readout}
+      </p>
     </div>
   );
 }

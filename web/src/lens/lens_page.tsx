@@ -12,7 +12,15 @@ import { visibleToken } from "../text/visible";
 import { CodeDialog } from "../ui/code_dialog";
 import { IconButton } from "../ui/controls";
 import { ProblemBox } from "../ui/problem";
-import { type LensCost, type LensLayer, type LensQuery, type LensResult, levelsOf, readLens, strongest } from "./lens_data";
+import {
+  type LensCost,
+  type LensLayer,
+  type LensQuery,
+  type LensResult,
+  levelsOf,
+  readLens,
+  strongest,
+} from "./lens_data";
 import { LensMapView } from "./lens_map";
 import { LensText } from "./lens_text";
 
@@ -51,10 +59,14 @@ function CostView({ cost }: { cost: LensCost }) {
           <dl>
             <dt>{t.denseWord}</dt>
             <dd>{compact(dense, unit)}</dd>
-            <dd><Bar share={dense / Math.max(dense, sparse, 1)} class="dense" /></dd>
+            <dd>
+              <Bar share={dense / Math.max(dense, sparse, 1)} class="dense" />
+            </dd>
             <dt>{t.sparse}</dt>
             <dd>{compact(sparse, unit)}</dd>
-            <dd><Bar share={sparse / Math.max(dense, sparse, 1)} /></dd>
+            <dd>
+              <Bar share={sparse / Math.max(dense, sparse, 1)} />
+            </dd>
           </dl>
         </div>
       ))}
@@ -70,8 +82,16 @@ function LayerTable(props: { layers: LensLayer[]; query: number; chosen: number;
         {props.layers.map((layer, i) => {
           const query = layer.queries.get(props.query);
           return (
-            <button key={layer.layer} type="button" class="quiet" aria-pressed={i === props.chosen} onClick={() => props.onChoose(i)}>
-              <span>{t.layer} {layer.layer}</span>
+            <button
+              key={layer.layer}
+              type="button"
+              class="quiet"
+              aria-pressed={i === props.chosen}
+              onClick={() => props.onChoose(i)}
+            >
+              <span>
+                {t.layer} {layer.layer}
+              </span>
               {query?.recall === undefined ? (
                 <span class="muted small">{query ? `${whole(query.selected.length)} · ${t.recallNone}` : "…"}</span>
               ) : (
@@ -89,7 +109,13 @@ function LayerTable(props: { layers: LensLayer[]; query: number; chosen: number;
 }
 
 function Loads({ load }: { load: Float32Array | undefined }) {
-  if (!load?.length) return <section class="card"><h2>{t.loads}</h2><p class="muted">{t.loadsNone}</p></section>;
+  if (!load?.length)
+    return (
+      <section class="card">
+        <h2>{t.loads}</h2>
+        <p class="muted">{t.loadsNone}</p>
+      </section>
+    );
   const most = load.reduce((a, b) => Math.max(a, b), 0);
   const words = Array.from(load, (value, i) => `${t.expert} ${i}: ${whole(value)}`);
   return (
@@ -104,19 +130,37 @@ function Loads({ load }: { load: Float32Array | undefined }) {
   );
 }
 
-function Strongest({ query, tokens, onChoose }: { query: LensQuery; tokens: string[]; onChoose: (position: number) => void }) {
+function Strongest({
+  query,
+  tokens,
+  onChoose,
+}: {
+  query: LensQuery;
+  tokens: string[];
+  onChoose: (position: number) => void;
+}) {
   return (
     <section class="card">
       <h2>{t.top}</h2>
       <table class="strongest">
         <thead>
-          <tr><th scope="col">{t.position}</th><th scope="col">{t.token}</th><th scope="col">{t.score}</th></tr>
+          <tr>
+            <th scope="col">{t.position}</th>
+            <th scope="col">{t.token}</th>
+            <th scope="col">{t.score}</th>
+          </tr>
         </thead>
         <tbody>
           {strongest(query, 12).map(({ position, score }) => (
             <tr key={position}>
-              <td><button type="button" class="quiet small number" onClick={() => onChoose(position)}>{whole(position)}</button></td>
-              <td class="mono"><bdi>{visibleToken((tokens[position] ?? "").slice(0, 40))}</bdi></td>
+              <td>
+                <button type="button" class="quiet small number" onClick={() => onChoose(position)}>
+                  {whole(position)}
+                </button>
+              </td>
+              <td class="mono">
+                <bdi>{visibleToken((tokens[position] ?? "").slice(0, 40))}</bdi>
+              </td>
               <td class="number">{score.toFixed(2)}</td>
             </tr>
           ))}
@@ -141,7 +185,9 @@ function Input({ busy, onRun }: { busy: boolean; onRun: () => void }) {
       ) : (
         <p class="panel">
           {t.messages(input.messages.length)}
-          <button type="button" class="small" onClick={() => (lensInput.value = { kind: "text", prompt: "" })}>{t.useText}</button>
+          <button type="button" class="small" onClick={() => (lensInput.value = { kind: "text", prompt: "" })}>
+            {t.useText}
+          </button>
         </p>
       )}
       <button type="submit" class="primary" disabled={busy || (input.kind === "text" && !input.prompt.trim())}>
@@ -169,7 +215,9 @@ function Result({ result, onQuery }: { result: LensResult; onQuery: (position: n
     <>
       <div class="lens-controls">
         <label class="field">
-          <span>{t.layer} {layer.layer}</span>
+          <span>
+            {t.layer} {layer.layer}
+          </span>
           <input
             type="range"
             min={0}
@@ -201,7 +249,12 @@ function Result({ result, onQuery }: { result: LensResult; onQuery: (position: n
       </div>
       <div class="lens-grid">
         <section class="lens-main">
-          <h2>{t.text} <span class="muted small">{t.tokens(whole(result.tokens.length))}. {t.queryHint}</span></h2>
+          <h2>
+            {t.text}{" "}
+            <span class="muted small">
+              {t.tokens(whole(result.tokens.length))}. {t.queryHint}
+            </span>
+          </h2>
           <LensText
             tokens={result.tokens}
             levels={levels}

@@ -90,11 +90,17 @@ export function LensText({ tokens, levels, query, cursor, onCursor, onQuery }: P
     const spans = [];
     for (let i = start; i < end; ++i) {
       const name = `t l${levels[i] ?? 0}${i === query ? " query" : ""}${i > query ? " after" : ""}${i === cursor ? " at" : ""}`;
-      spans.push(<span key={i} data-i={i} class={name}>{drawnToken(tokens[i] ?? "", columns)}</span>);
+      spans.push(
+        <span key={i} data-i={i} class={name}>
+          {drawnToken(tokens[i] ?? "", columns)}
+        </span>,
+      );
     }
     shown.push(
       <div class="lens-row" key={row} style={{ top: `${row * kRowPx}px` }}>
-        <span class="gutter" aria-hidden="true">{whole(start)}</span>
+        <span class="gutter" aria-hidden="true">
+          {whole(start)}
+        </span>
         {spans}
       </div>,
     );
@@ -114,8 +120,12 @@ export function LensText({ tokens, levels, query, cursor, onCursor, onQuery }: P
         onQuery(Number(index));
       }}
     >
-      <span ref={probe} class="probe" aria-hidden="true">0000000000</span>
-      <div class="lens-rows" style={{ height: `${rows.count * kRowPx}px` }}>{shown}</div>
+      <span ref={probe} class="probe" aria-hidden="true">
+        0000000000
+      </span>
+      <div class="lens-rows" style={{ height: `${rows.count * kRowPx}px` }}>
+        {shown}
+      </div>
     </div>
   );
 }

@@ -20,7 +20,9 @@ export function columnsOf(text: string): number {
 export function drawnToken(text: string, columns: number): string {
   const shown = visibleToken(text.length > 4 * columns ? text.slice(0, 4 * columns) : text);
   if (shown.length <= columns) return shown;
-  return `${Array.from(shown).slice(0, Math.max(1, columns - 1)).join("")}…`;
+  return `${Array.from(shown)
+    .slice(0, Math.max(1, columns - 1))
+    .join("")}…`;
 }
 
 export function breakRows(tokens: string[], columns: number): TokenRows {

@@ -51,7 +51,10 @@ export function calculate(argumentsText: string): string {
     if (typeof expression === "string") return evaluate(expression);
     const sign = typeof operation === "string" ? kSigns[operation] : undefined;
     if (!sign) throw new Error(`operation: expected one of ${Object.keys(kSigns).join(", ")}`);
-    for (const [name, value] of [["a", a], ["b", b]] as const)
+    for (const [name, value] of [
+      ["a", a],
+      ["b", b],
+    ] as const)
       if (typeof value !== "number" && !(typeof value === "string" && /^-?[\d.]+$/.test(value)))
         throw new Error(`${name}: expected a number`);
     return evaluate(`(${a as number}) ${sign} (${b as number})`);

@@ -32,13 +32,16 @@ const shellQuoted = (text: string): string => `'${text.replace(/'/g, "'\\''")}'`
 function curl({ origin, path, body }: CodeRequest): string {
   const lines = [`curl ${body && "stream" in body ? "-N " : ""}${shellQuoted(origin + path)}`];
   lines.push(`-H "Authorization: Bearer $FATHOM_API_KEY"`);
-  if (body) lines.push("-H 'Content-Type: application/json'", `--data-binary ${shellQuoted(JSON.stringify(body, null, 2))}`);
+  if (body)
+    lines.push("-H 'Content-Type: application/json'", `--data-binary ${shellQuoted(JSON.stringify(body, null, 2))}`);
   return lines.join(" \\\n  ");
 }
 
 const kOpenAi = new Set(
-  ("model messages stream stream_options tools temperature top_p presence_penalty frequency_penalty seed max_tokens stop " +
-    "logprobs top_logprobs").split(" "),
+  (
+    "model messages stream stream_options tools temperature top_p presence_penalty frequency_penalty seed max_tokens stop " +
+    "logprobs top_logprobs"
+  ).split(" "),
 );
 
 function pythonOf({ origin, path, body }: CodeRequest): string {

@@ -116,7 +116,7 @@ export function pathOf(conversation: Conversation): ChatNode[] {
   }
   const path: ChatNode[] = [];
   const seen = new Set<string>();
-  for (let key = kRoot; ; ) {
+  for (let key = kRoot; ;) {
     const list = children.get(key);
     if (!list) return path;
     const newest = list.reduce((a, b) => (b.created >= a.created ? b : a));

@@ -15,25 +15,33 @@ const kSpeakers = { user: texts.chat.you, assistant: texts.chat.model, tool: tex
 // The branch that is shown.
 export function exportMarkdown(conversation: Conversation): string {
   const parts = [`# ${conversation.title || texts.chat.untitled}`];
-  if (conversation.settings.system.trim()) parts.push(`## ${texts.settings.system}`, conversation.settings.system.trim());
+  if (conversation.settings.system.trim())
+    parts.push(`## ${texts.settings.system}`, conversation.settings.system.trim());
   for (const node of pathOf(conversation)) {
     parts.push(`## ${kSpeakers[node.role]}`);
     if (node.reasoning?.trim()) {
-      const quoted = node.reasoning.trim().split("\n").map((line) => `> ${line}`.trimEnd());
+      const quoted = node.reasoning
+        .trim()
+        .split("\n")
+        .map((line) => `> ${line}`.trimEnd());
       parts.push(`> *${texts.chat.reasoning}*\n>\n${quoted.join("\n")}`);
     }
     const content = contentWithFiles(node).trim();
     if (content) parts.push(content);
     for (const call of node.toolCalls ?? [])
-      parts.push(`\`\`\`json\n${JSON.stringify({ call: call.function.name, arguments: call.function.arguments }, null, 2)}\n\`\`\``);
+      parts.push(
+        `\`\`\`json\n${JSON.stringify({ call: call.function.name, arguments: call.function.arguments }, null, 2)}\n\`\`\``,
+      );
   }
   return `${parts.join("\n\n")}\n`;
 }
 
-export type Imported = { conversations: Conversation[]; problem?: undefined } | { conversations?: undefined; problem: string };
+export type Imported =
+  { conversations: Conversation[]; problem?: undefined } | { conversations?: undefined; problem: string };
 
 type Json = Record<string, unknown>;
-const isObject = (value: unknown): value is Json => typeof value === "object" && value !== null && !Array.isArray(value);
+const isObject = (value: unknown): value is Json =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
 const text = (value: unknown): string => (typeof value === "string" ? value : "");
 const number = (value: unknown): number | undefined =>
   typeof value === "number" && Number.isFinite(value) ? value : undefined;
@@ -67,11 +75,14 @@ function readSettings(value: unknown): ChatSettings {
 function readNode(value: unknown): ChatNode | undefined {
   if (!isObject(value)) return undefined;
   const { id, parent, role, content } = value;
-  if (typeof id !== "string" || !(parent === null || typeof parent === "string") || typeof content !== "string") return undefined;
+  if (typeof id !== "string" || !(parent === null || typeof parent === "string") || typeof content !== "string")
+    return undefined;
   if (role !== "user" && role !== "assistant" && role !== "tool") return undefined;
   const node: ChatNode = { id, parent, role, content, created: number(value["created"]) ?? 0 };
   if (Array.isArray(value["attachments"]))
-    node.attachments = value["attachments"].filter(isObject).map((file) => ({ name: text(file["name"]), text: text(file["text"]) }));
+    node.attachments = value["attachments"]
+      .filter(isObject)
+      .map((file) => ({ name: text(file["name"]), text: text(file["text"]) }));
   if (Array.isArray(value["toolCalls"]))
     node.toolCalls = value["toolCalls"].filter(isObject).map((call) => {
       const called = isObject(call["function"]) ? call["function"] : {};

@@ -52,7 +52,12 @@ export async function answer(conversationId: string, parent: string | null, cont
   if (!conversation || liveOf(conversationId)) return;
   const { settings } = conversation;
   const model = modelOf(settings);
-  const body = chatBody(settings, model?.id ?? settings.model, pathTo(conversation, continued?.id ?? parent), !!continued);
+  const body = chatBody(
+    settings,
+    model?.id ?? settings.model,
+    pathTo(conversation, continued?.id ?? parent),
+    !!continued,
+  );
 
   // Changed in place while it comes; the page is given copies.
   const node: ChatNode = {
@@ -70,7 +75,12 @@ export async function answer(conversationId: string, parent: string | null, cont
   live.value = new Map(live.value).set(node.id, { conversation: conversationId, node: shown, abort });
 
   const begun = performance.now();
-  let first = 0, last = 0, thoughtEnd = 0, tokens = 0, painted = 0, keptAt = begun;
+  let first = 0,
+    last = 0,
+    thoughtEnd = 0,
+    tokens = 0,
+    painted = 0,
+    keptAt = begun;
   let timer: ReturnType<typeof setTimeout> | undefined;
   const paint = (): void => {
     timer = undefined;
@@ -211,5 +221,8 @@ async function runCalculator(conversationId: string): Promise<void> {
     return;
   }
   const { calculate } = await import("../model/calculator");
-  sendResults(conversationId, open.map((call) => ({ call, result: calculate(call.function.arguments) })));
+  sendResults(
+    conversationId,
+    open.map((call) => ({ call, result: calculate(call.function.arguments) })),
+  );
 }

@@ -5,5 +5,7 @@ import type { Numbers } from "../model/conversation";
 export function costOf(numbers: Numbers, price: Price | undefined): number | undefined {
   const { promptTokens, cachedTokens = 0, completionTokens } = numbers;
   if (!price || promptTokens === undefined || completionTokens === undefined) return undefined;
-  return ((promptTokens - cachedTokens) * price.input + cachedTokens * price.cached + completionTokens * price.output) / 1e6;
+  return (
+    ((promptTokens - cachedTokens) * price.input + cachedTokens * price.cached + completionTokens * price.output) / 1e6
+  );
 }

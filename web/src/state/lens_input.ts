@@ -3,7 +3,6 @@ import { signal } from "@preact/signals";
 import type { WireMessage } from "../api/types";
 
 export type LensInput =
-  | { kind: "text"; prompt: string }
-  | { kind: "chat"; messages: WireMessage[]; answerTokens: number | undefined };
+  { kind: "text"; prompt: string } | { kind: "chat"; messages: WireMessage[]; answerTokens: number | undefined };
 
 export const lensInput = signal<LensInput>({ kind: "text", prompt: "" });

@@ -73,7 +73,9 @@ export function update(next: Conversation, changed: ChatNode[] = []): void {
     }
     loaded.value = new Map(loaded.value).set(next.id, next);
     const header = database.headerOf(next);
-    headers.value = [header, ...headers.value.filter((other) => other.id !== next.id)].sort((a, b) => b.updated - a.updated);
+    headers.value = [header, ...headers.value.filter((other) => other.id !== next.id)].sort(
+      (a, b) => b.updated - a.updated,
+    );
     kept(database.saveHeader(header));
     for (const node of changed) kept(database.saveNode(next.id, node));
   });

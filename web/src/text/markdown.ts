@@ -2,6 +2,7 @@
 import { tex } from "@mdit/plugin-tex";
 import DOMPurify from "dompurify";
 import MarkdownIt from "markdown-it";
+import { texts } from "../strings";
 import { visible } from "./visible";
 
 const kDataImage = /^data:image\/(png|jpeg|gif|webp);base64,/i;
@@ -24,7 +25,7 @@ markdown.renderer.rules.image = (tokens, index) => {
   const source = String(token?.attrGet("src") ?? "");
   const alt = escapeHtml(token?.content ?? "");
   if (kDataImage.test(source)) return `<img src="${escapeHtml(source)}" alt="${alt}">`;
-  return `<a href="${escapeHtml(source)}">🖼 ${alt || escapeHtml(source)}</a>`;
+  return `<a href="${escapeHtml(source)}">${texts.chat.image}: ${alt || escapeHtml(source)}</a>`;
 };
 // A wide table scrolls by itself instead of the page.
 markdown.renderer.rules.table_open = () => '<div class="table-scroll" tabindex="0"><table>';
@@ -49,7 +50,9 @@ purify.addHook("afterSanitizeAttributes", (node) => {
 });
 
 const kTags =
-  "p br hr h1 h2 h3 h4 h5 h6 strong em s code pre blockquote ul ol li table thead tbody tr th td a img div span".split(" ");
+  "p br hr h1 h2 h3 h4 h5 h6 strong em s code pre blockquote ul ol li table thead tbody tr th td a img div span".split(
+    " ",
+  );
 
 // What may be put into the page: markdown's own elements, no styles, ids, forms, scripts or handlers, links to the web alone.
 export function sanitize(html: string): DocumentFragment {
@@ -57,6 +60,7 @@ export function sanitize(html: string): DocumentFragment {
     RETURN_DOM_FRAGMENT: true,
     ALLOWED_TAGS: kTags,
     ALLOWED_ATTR: ["href", "src", "alt", "class", "start", "align", "tabindex"],
+    ADD_URI_SAFE_ATTR: ["align", "start", "tabindex"], // these hold no address, which the next line would ask of them
     ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|data:image\/(?:png|jpeg|gif|webp);base64,)/i,
     ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false,
@@ -89,9 +93,9 @@ export class BlockSplitter {
     for (let at = tail.indexOf("\n"); at >= 0; at = tail.indexOf("\n", at + 1)) lineStarts.push(at + 1);
 
     const blocks: Block[] = [];
-    for (let from = 0; from < tokens.length; ) {
+    for (let from = 0; from < tokens.length;) {
       let to = from;
-      for (let depth = 0; to < tokens.length; ) {
+      for (let depth = 0; to < tokens.length;) {
         depth += tokens[to]?.nesting ?? 0;
         ++to;
         if (depth === 0) break;

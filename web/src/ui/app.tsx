@@ -34,8 +34,15 @@ export function App() {
   }, [page.value]);
   const closeMenu = (): void => void (menuOpen.value = false);
   return (
-    <div class={`app ${menuOpen.value ? "menu-open" : ""}`} onKeyDown={(event) => event.key === "Escape" && closeMenu()}>
-      <a class="skip" href="#main" onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}>
+    <div
+      class={`app ${menuOpen.value ? "menu-open" : ""}`}
+      onKeyDown={(event) => event.key === "Escape" && closeMenu()}
+    >
+      <a
+        class="skip"
+        href="#main"
+        onClick={(event) => (event.preventDefault(), document.getElementById("main")?.focus())}
+      >
         {texts.app.skip}
       </a>
       <div class="phone-bar">
@@ -55,7 +62,12 @@ export function App() {
         </a>
         <nav aria-label={texts.app.nav}>
           {kPages.map(([name, icon]) => (
-            <a key={name} href={`#/${name}`} aria-current={page.value === name ? "page" : undefined} onClick={closeMenu}>
+            <a
+              key={name}
+              href={`#/${name}`}
+              aria-current={page.value === name ? "page" : undefined}
+              onClick={closeMenu}
+            >
               <Icon name={icon} />
               {texts.pages[name]}
             </a>

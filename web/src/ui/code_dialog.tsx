@@ -24,7 +24,9 @@ export function CodeDialog(props: { path: string; body?: object; onClose: () => 
         </fieldset>
         <CopyButton text={() => code} />
       </div>
-      <pre class="code" tabIndex={0}>{visible(code)}</pre>
+      <pre class="code" tabIndex={0}>
+        {visible(code)}
+      </pre>
       <p class="muted small">{texts.code.hint}</p>
     </Dialog>
   );

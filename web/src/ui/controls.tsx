@@ -33,7 +33,13 @@ export function IconButton({ icon, label, onClick, text, pressed, expanded, disa
   );
 }
 
-export function Switch(props: { label: string; checked: boolean; disabled?: boolean; hint?: string; onChange: (on: boolean) => void }) {
+export function Switch(props: {
+  label: string;
+  checked: boolean;
+  disabled?: boolean;
+  hint?: string;
+  onChange: (on: boolean) => void;
+}) {
   return (
     <label class={`switch ${props.disabled ? "disabled" : ""}`} title={props.hint}>
       <input
@@ -78,7 +84,11 @@ export function Dialog(props: { title: string; class?: string; onClose: () => vo
 }
 
 // Actions behind one button. Arrow keys move, Esc closes.
-export function Menu(props: { label: string; icon: IconName; items: { label: string; action: () => void; danger?: boolean }[] }) {
+export function Menu(props: {
+  label: string;
+  icon: IconName;
+  items: { label: string; action: () => void; danger?: boolean }[];
+}) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
   useEffect(() => {

@@ -16,7 +16,12 @@ function save(name: string, type: string, text: string): void {
 }
 
 const fileName = (title: string, extension: string): string =>
-  `${title.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "").slice(0, 50) || "conversation"}.${extension}`;
+  `${
+    title
+      .replace(/[^\p{L}\p{N}]+/gu, "-")
+      .replace(/^-+|-+$/g, "")
+      .slice(0, 50) || "conversation"
+  }.${extension}`;
 
 function RenameDialog({ onClose }: { onClose: () => void }) {
   const conversation = session.current.value;
@@ -37,8 +42,12 @@ function RenameDialog({ onClose }: { onClose: () => void }) {
           onInput={(event) => setTitle(event.currentTarget.value)}
         />
         <div class="row end">
-          <button type="button" onClick={onClose}>{texts.actions.cancel}</button>
-          <button type="submit" class="primary">{texts.actions.save}</button>
+          <button type="button" onClick={onClose}>
+            {texts.actions.cancel}
+          </button>
+          <button type="submit" class="primary">
+            {texts.actions.save}
+          </button>
         </div>
       </form>
     </Dialog>
@@ -52,7 +61,9 @@ function RemoveDialog({ onClose }: { onClose: () => void }) {
       <p>{texts.conversations.removeQuestion}</p>
       <p class="muted">{visible(title)}</p>
       <div class="row end">
-        <button type="button" onClick={onClose}>{texts.actions.cancel}</button>
+        <button type="button" onClick={onClose}>
+          {texts.actions.cancel}
+        </button>
         <button
           type="button"
           class="primary danger"

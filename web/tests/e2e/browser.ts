@@ -55,11 +55,13 @@ export async function visit(stage: Stage, size: Size = "desktop", scheme: Scheme
   page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
   page.on("console", (message) => {
     // A refused request is reported by the browser as well; the tests look at what the page says of it.
-    if (message.type() === "error" && !/Failed to load resource|ERR_/.test(message.text())) problems.push(message.text());
+    if (message.type() === "error" && !/Failed to load resource|ERR_/.test(message.text()))
+      problems.push(message.text());
   });
   page.on("request", (request) => {
     const url = new URL(request.url());
-    if (url.origin !== origin && !["data:", "blob:"].includes(url.protocol)) problems.push(`request to ${request.url()}`);
+    if (url.origin !== origin && !["data:", "blob:"].includes(url.protocol))
+      problems.push(`request to ${request.url()}`);
   });
   await page.goto(`${stage.url}/${hash}`);
   await page.waitForSelector("main");
@@ -75,7 +77,8 @@ export async function ask(page: Page, text: string): Promise<void> {
 export async function answered(page: Page, timeout = 45_000): Promise<void> {
   await page.waitForSelector(".answer", { timeout });
   await page.waitForFunction(
-    () => !document.querySelector(".answer.coming, .answer[aria-busy=true]") && document.querySelector(".answer footer"),
+    () =>
+      !document.querySelector(".answer.coming, .answer[aria-busy=true]") && document.querySelector(".answer footer"),
     undefined,
     { timeout },
   );
@@ -85,4 +88,10 @@ export async function shot(page: Page, name: string): Promise<void> {
   if (!shotFolder) return;
   mkdirSync(shotFolder, { recursive: true });
   await page.screenshot({ path: `${shotFolder}/${name}.png` });
+}
+
+// Asks over and over by the debugger's protocol: the page's own policy admits no code from a text.
+export async function until(page: Page, expression: string, timeout = 45_000): Promise<void> {
+  for (const end = Date.now() + timeout; !(await page.evaluate(expression)); await page.waitForTimeout(50))
+    if (Date.now() > end) throw new Error(`never true: ${expression}`);
 }

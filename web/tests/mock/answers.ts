@@ -98,9 +98,13 @@ export function answerFor({ last, role, thinking, prefix, tools }: Ask): Answer 
   const command = /^!([\w-]+)\s*(.*)/s.exec(last);
   switch (command?.[1]) {
     case "hostile":
-      return { steps: [...think("Thinking <script>window.pwned = 8</script> \u202ebackwards"), ...say(kHostile, 0), stop] };
+      return {
+        steps: [...think("Thinking <script>window.pwned = 8</script> \u202ebackwards"), ...say(kHostile, 0), stop],
+      };
     case "markdown":
-      return { steps: [...think("The user wants to see **everything**.\nLet me show it."), ...say(kMarkdown, 6), stop] };
+      return {
+        steps: [...think("The user wants to see **everything**.\nLet me show it."), ...say(kMarkdown, 6), stop],
+      };
     case "break":
       return { steps: [...say(kBreaks, 10), { breakOff: true }] };
     case "break-empty":
@@ -109,7 +113,9 @@ export function answerFor({ last, role, thinking, prefix, tools }: Ask): Answer 
       return {
         steps: [
           ...say("A few words first", 5),
-          { raw: `data: ${JSON.stringify({ error: { message: "the server is draining", type: "server_error" } })}\n\n` },
+          {
+            raw: `data: ${JSON.stringify({ error: { message: "the server is draining", type: "server_error" } })}\n\n`,
+          },
           { breakOff: true },
         ],
       };
@@ -121,8 +127,12 @@ export function answerFor({ last, role, thinking, prefix, tools }: Ask): Answer 
       // Every byte is a chunk of its own: characters, lines and events are all cut.
       const line = `data: ${JSON.stringify({ choices: [{ index: 0, delta: { content: "Grüße, 世界 🌊 done" } }] })}\r\n\r\n`;
       const bytes = [...new TextEncoder().encode(line)].map((byte): Step => ({ raw: Uint8Array.of(byte) }));
-      const broken = Uint8Array.of(...new TextEncoder().encode('data: {"choices":[{"index":0,"delta":{"content":"bad ['), 0xc3, 0x28,
-        ...new TextEncoder().encode(']"}}]}\n\n'));
+      const broken = Uint8Array.of(
+        ...new TextEncoder().encode('data: {"choices":[{"index":0,"delta":{"content":"bad ['),
+        0xc3,
+        0x28,
+        ...new TextEncoder().encode(']"}}]}\n\n'),
+      );
       return { steps: [{ raw: ": keep-alive\n\n" }, ...bytes, { raw: broken }, stop] };
     }
     case "slow":
@@ -141,12 +151,17 @@ export function answerFor({ last, role, thinking, prefix, tools }: Ask): Answer 
   if (tools.length && /\d/.test(last)) {
     const name = tools.includes("calculator") ? "calculator" : (tools[0] ?? "");
     const [a, b] = (last.match(/\d+/g) ?? []).map(Number);
-    const text = name === "calculator" ? JSON.stringify({ operation: "add", a, b }) : JSON.stringify({ city: "Kiel", day: a });
+    const text =
+      name === "calculator" ? JSON.stringify({ operation: "add", a, b }) : JSON.stringify({ city: "Kiel", day: a });
     const half = Math.floor(text.length / 2);
     const call = (members: object): Step => ({ delta: { tool_calls: [{ index: 0, ...members }] } });
     return {
       steps: [
-        call({ id: `call_${Math.random().toString(36).slice(2)}`, type: "function", function: { name, arguments: "" } }),
+        call({
+          id: `call_${Math.random().toString(36).slice(2)}`,
+          type: "function",
+          function: { name, arguments: "" },
+        }),
         call({ function: { arguments: text.slice(0, half) } }),
         call({ function: { arguments: text.slice(half) } }),
         { finish: "tool_calls" },
@@ -155,5 +170,11 @@ export function answerFor({ last, role, thinking, prefix, tools }: Ask): Answer 
   }
   const sum = /(\d+)\s*\+\s*(\d+)/.exec(last);
   const text = sum ? `${sum[1]} + ${sum[2]} = ${Number(sum[1]) + Number(sum[2])}.` : `You said: ${last.slice(0, 200)}`;
-  return { steps: [...(thinking ? think("Let me see.\nOnes, tens, hundreds, with what is carried over.") : []), ...say(text), stop] };
+  return {
+    steps: [
+      ...(thinking ? think("Let me see.\nOnes, tens, hundreds, with what is carried over.") : []),
+      ...say(text),
+      stop,
+    ],
+  };
 }

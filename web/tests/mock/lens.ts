@@ -42,7 +42,10 @@ export function lensAnswer(body: LensBody): object {
         };
       }),
       map: body.map ? mapOf(body.map.rows, body.map.cols, n, needle, layer) : null,
-      expert_load: layer === 0 ? null : Array.from({ length: 16 }, (_, e) => Math.round(n * (0.05 + 0.15 * Math.abs(Math.sin(e * 3 + layer))))),
+      expert_load:
+        layer === 0
+          ? null
+          : Array.from({ length: 16 }, (_, e) => Math.round(n * (0.05 + 0.15 * Math.abs(Math.sin(e * 3 + layer))))),
     })),
     cost: {
       dense_flops: n * n * 4096 * kLayers,

@@ -51,7 +51,12 @@ function json(response: ServerResponse, status: number, value: unknown, headers:
 const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 async function stream(response: ServerResponse, steps: Step[], body: ChatBody): Promise<void> {
-  response.writeHead(200, { "content-type": "text/event-stream", "cache-control": "no-store", "x-request-id": "req_mock" });
+  response.writeHead(200, {
+    "content-type": "text/event-stream",
+    "cache-control": "no-store",
+    "x-request-id": "req_mock",
+  });
+  response.flushHeaders();
   let open = true;
   response.on("close", () => (open = false));
   const event = (value: object): void => void response.write(`data: ${JSON.stringify(value)}\n\n`);
@@ -98,32 +103,31 @@ let clock = 0;
 function metrics(): string {
   ++clock;
   const total = clock * 180 + Math.round(60 * Math.sin(clock / 3));
-  return `# HELP fathom_generated_tokens_total Tokens sampled.
-# TYPE fathom_generated_tokens_total counter
-fathom_generated_tokens_total ${total}
+  return `# HELP fathom_generation_tokens_total Tokens sampled.
+# TYPE fathom_generation_tokens_total counter
+fathom_generation_tokens_total ${total}
 # TYPE fathom_prompt_tokens_total counter
 fathom_prompt_tokens_total ${clock * 900}
-# TYPE fathom_prompt_cached_tokens_total counter
-fathom_prompt_cached_tokens_total ${clock * 610}
-# TYPE fathom_requests_running gauge
-fathom_requests_running ${3 + (clock % 4)}
-# TYPE fathom_requests_waiting gauge
-fathom_requests_waiting ${clock % 3}
-# TYPE fathom_kv_blocks_used gauge
-fathom_kv_blocks_used ${200 + (clock % 30)}
-fathom_kv_blocks_total 512
-# TYPE fathom_ttft_seconds histogram
-fathom_ttft_seconds_bucket{le="0.05"} ${clock * 2}
-fathom_ttft_seconds_bucket{le="0.1"} ${clock * 7}
-fathom_ttft_seconds_bucket{le="0.5"} ${clock * 9}
-fathom_ttft_seconds_bucket{le="+Inf"} ${clock * 10}
-fathom_ttft_seconds_sum ${clock * 0.9}
-fathom_ttft_seconds_count ${clock * 10}
-fathom_tpot_seconds_bucket{le="0.005"} ${clock * 40}
-fathom_tpot_seconds_bucket{le="0.01"} ${clock * 90}
-fathom_tpot_seconds_bucket{le="+Inf"} ${clock * 100}
-fathom_tpot_seconds_sum ${clock * 0.7}
-fathom_tpot_seconds_count ${clock * 100}
+# TYPE fathom_prompt_tokens_cached_total counter
+fathom_prompt_tokens_cached_total ${clock * 610}
+# TYPE fathom_num_requests_running gauge
+fathom_num_requests_running ${3 + (clock % 4)}
+# TYPE fathom_num_requests_waiting gauge
+fathom_num_requests_waiting ${clock % 3}
+# TYPE fathom_kv_cache_usage_perc gauge
+fathom_kv_cache_usage_perc ${(200 + (clock % 30)) / 512}
+# TYPE fathom_time_to_first_token_seconds histogram
+fathom_time_to_first_token_seconds_bucket{le="0.05"} ${clock * 2}
+fathom_time_to_first_token_seconds_bucket{le="0.1"} ${clock * 7}
+fathom_time_to_first_token_seconds_bucket{le="0.5"} ${clock * 9}
+fathom_time_to_first_token_seconds_bucket{le="+Inf"} ${clock * 10}
+fathom_time_to_first_token_seconds_sum ${clock * 0.9}
+fathom_time_to_first_token_seconds_count ${clock * 10}
+fathom_request_time_per_output_token_seconds_bucket{le="0.005"} ${clock * 40}
+fathom_request_time_per_output_token_seconds_bucket{le="0.01"} ${clock * 90}
+fathom_request_time_per_output_token_seconds_bucket{le="+Inf"} ${clock * 100}
+fathom_request_time_per_output_token_seconds_sum ${clock * 0.7}
+fathom_request_time_per_output_token_seconds_count ${clock * 100}
 process_resident_memory_bytes 734003200
 fathom_odd{label="with \\"quotes\\", commas and } braces"} NaN
 `;
@@ -182,7 +186,14 @@ export async function startMock(options: { key?: string; dist?: string; port?: n
           json(response, 200, {
             object: "list",
             data: [
-              { id: "nano", root: "nano", object: "model", context_length: 32768, thinking: true, price: { input: 0.28, cached: 0.028, output: 0.42 } },
+              {
+                id: "nano",
+                root: "nano",
+                object: "model",
+                context_length: 32768,
+                thinking: true,
+                price: { input: 0.28, cached: 0.028, output: 0.42 },
+              },
             ],
           });
           return;
