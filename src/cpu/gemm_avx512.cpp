@@ -6,7 +6,8 @@
 // Power-of-two scales of weight blocks are in the exponents of the expanded weights. With any others, and where the inputs have
 // scales, a chain is cut at blocks of 128: chain += (sum of the block's pairs) · (weight scale · input scale).
 //
-// Few rows: a lane is a chain. A weight row is read where it is, from its beginning to its end, as memory likes best.
+// Few rows (gemm_few_avx512.cpp): a lane is a chain. One or two read a weight row where it is, from its beginning to its end, as
+// memory likes best; up to 48 share four weight rows that are expanded into L1.
 // Many rows: a lane is an output. An input's pair is broadcast against that pair of 64 weight rows, expanded into a panel; a tile of
 // 6 × 64 reads a third of what one with chains in its lanes would.
 #include "cpu/gemm_avx512.h"
@@ -25,8 +26,8 @@ constexpr int64_t kMostTile = 6;
 constexpr int NV = 4;  // registers of a panel's weight rows
 constexpr int64_t kPanelRows = 16 * NV;
 
-// A segment of 16·NV weight rows, the first `count` of which exist and share their scales -> [chain][pair of the chain][16·NV], zeros
-// where there are none.
+// A segment of a panel, of whose rows the first `count` exist and share their scales -> [chain][pair of the chain][row], zeros where
+// there are none.
 template <bool kFp8>
 void expand_panel(const GemmArgs& a, int64_t j, int64_t count, int64_t k_begin, uint32_t* panel) {
   constexpr int64_t kValues = kFp8 ? kLine : kLine / 2;  // of a line

@@ -203,8 +203,10 @@ constexpr TileChains<kFolded> kTileChains[kMostTile] = {tile_chains<1, kFolded>,
 // Values [k, k + 32 · steps) of kTileWeights weight rows that share their tables -> BF16, rows kSegment apart. Of fewer, the last
 // stands for those that are missing.
 template <bool kFp8>
-void expand(const MatrixView& w, int64_t row, int64_t count, int64_t k, int64_t steps, const Fp8Table* const* tables,
-            BF16* out, LinesAhead& ahead) {
+void expand(const MatrixView& matrix, int64_t row, int64_t count, int64_t k, int64_t steps,
+            const Fp8Table* const* tables, BF16* out, LinesAhead& lines) {
+  const MatrixView w = matrix;  // copies that nothing written here can change stay in registers
+  LinesAhead ahead = lines;
   for (const int64_t end = k + 32 * steps; k < end; k += kFp8Group, out += kFp8Group) {
     const Fp8Table table = kFp8 ? *tables[k / kFp8Group] : Fp8Table();
     const auto block = [&]<bool kWhole>() __attribute__((always_inline)) {
@@ -222,6 +224,7 @@ void expand(const MatrixView& w, int64_t row, int64_t count, int64_t k, int64_t 
     };
     k + kFp8Group <= w.cols ? block.template operator()<true>() : block.template operator()<false>();
   }
+  lines = ahead;
 }
 
 // Four weight rows of a segment at a time are expanded into L1, once for all inputs.
