@@ -15,7 +15,7 @@ tree=$work/tree build=$work/build
 targets=(tensor_tests ops_tests cpu_tests model_tests engine_tests eval_tests serve_tests)
 
 mkdir "$tree"
-(cd "$root" && tar cf - CMakeLists.txt cmake src tests models) | tar xf - -C "$tree"
+(cd "$root" && tar cf - CMakeLists.txt cmake src tests models deploy) | tar xf - -C "$tree"
 
 launcher=()
 if command -v ccache >/dev/null; then
@@ -259,6 +259,37 @@ mutant "eval: settings not compared" src/eval/answer_log.cpp 'else if (*found !=
 mutant "eval: gains and losses exchanged" src/eval/compare.cpp \
   'static_cast<int64_t>(b->correct) - static_cast<int64_t>(a->correct)' \
   'static_cast<int64_t>(a->correct) - static_cast<int64_t>(b->correct)'
+
+# Serving: keys, limits, ledger, metrics.
+mutant "keys: kept as they are" src/serve/key_store.cpp 'std::span<const uint8_t>(digest), now' \
+  'std::span(reinterpret_cast<const uint8_t*>(key.data()), digest.size()), now'
+mutant "keys: valid a second too long" src/serve/key_store.cpp 'now >= *info.settings.expires' 'now > *info.settings.expires'
+mutant "keys: revoked ones found" src/serve/key_store.cpp 'if (info.revoked) return tl' 'if (false && info.revoked) return tl'
+mutant "keys: another process' changes not seen" src/serve/key_store.cpp 'return version == version_ ?' 'return version >= 0 ?'
+mutant "limits: refused requests are counted" src/serve/limits.cpp 'return over <= 1e-6 ? 0 :' \
+  'if (over > 1e-6) used_ += 1;
+    return over <= 1e-6 ? 0 :'
+mutant "limits: a debt is forgiven" src/serve/limits.cpp 'tokens.use(counted.emplace(expected_tokens))' \
+  'tokens.use(std::min(*limits.tokens_per_minute, counted.emplace(expected_tokens)))'
+mutant "limits: idle hours add up" src/serve/limits.cpp 'used_ = std::max(0.0, used_ - capacity' \
+  'used_ = std::max(-1e9, used_ - capacity'
+mutant "limits: a slot that was moved from ends twice" src/serve/limits.cpp '  --key_->running;' '  key_->running -= 2;'
+mutant "ledger: dropped rows are free" src/serve/ledger.cpp '    unsaved_[row.key] += row.price_usd;
+    if (bytes_ + bytes <= settings_.queue_bytes) {' '    if (bytes_ + bytes <= settings_.queue_bytes) {
+      unsaved_[row.key] += row.price_usd;'
+mutant "ledger: rows and sums in two transactions" src/serve/ledger.cpp '    FATHOM_TRY(Statement count,' \
+  '    FATHOM_RETURN_IF_ERROR(database_.execute("COMMIT; BEGIN IMMEDIATE"));
+    FATHOM_TRY(Statement count,'
+mutant "ledger: what failed is not tried again" src/serve/ledger.cpp 'if (!stopping_) {' 'if (false && !stopping_) {'
+mutant "ledger: text whether or not" src/serve/ledger.cpp 'settings_.text ? std::optional(text) : std::nullopt' \
+  'std::optional(text)' '  if (!settings_.text) {' '  if (false && !settings_.text) {'
+mutant "ledger: a file that was moved is written on" src/serve/ledger.cpp \
+  '  FATHOM_RETURN_IF_ERROR(database_.check_in_place());' ''
+mutant "sqlite: another version is read" src/serve/sqlite.cpp 'if (version != format.version)' 'if (version > 99)'
+mutant "metrics: counters fall with a model" src/serve/metrics.cpp 'now >= last ? now - last : now)' 'now - last)'
+mutant "metrics: time per token of all choices" src/serve/metrics.cpp \
+  'static_cast<double>(std::max(row.choices, int64_t{1}))' '1.0'
+mutant "usage: the last millisecond is the next day" src/serve/usage_report.cpp 'time_ms < ? GROUP' 'time_ms <= ? GROUP'
 
 echo "$((count - survivors)) of $count mutants were found"
 [ "$survivors" -eq 0 ]

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -195,6 +197,42 @@ TEST(Ledger, AFullDiskCostsRowsAndNothingElse) {
   EXPECT_EQ(query(file, "SELECT count(*) FROM requests"), Rows{std::to_string(stats.written)});
   EXPECT_EQ(query(file, "SELECT usd FROM spent"), Rows{"500.5"});
   EXPECT_EQ(query(file, "PRAGMA integrity_check"), Rows{"ok"});
+}
+
+// A file system of 200 KB of its own, where the system lets a child make one: the real thing, beside the limit above.
+enum Exit { kWell, kNoFileSystem, kNotWritten, kNotTold, kNotAgain, kNotSound };
+
+Exit fill_a_file_system(const fs::path& folder) {
+  if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+      mount("none", folder.c_str(), "tmpfs", 0, "size=200k") != 0)
+    return kNoFileSystem;
+  const fs::path file = folder / "ledger.db";
+  auto ledger = Ledger::open({.file = file, .retry = 5ms});
+  if (!ledger) return kNotWritten;
+  (*ledger)->add(row(0));
+  if (!(*ledger)->flush(kLong)) return kNotWritten;
+  write_text(folder / "filler", std::string(1 << 20, 'x'));  // as much of it as there is room for
+  for (int64_t i = 1; i <= 500; ++i) (*ledger)->add(row(i));
+  if ((*ledger)->flush(100ms)) return kNotTold;
+  const LedgerStats full = (*ledger)->stats();
+  if (full.errors < 2 || full.last_error.find("Make room on the disk") == std::string::npos) return kNotTold;
+  fs::remove(folder / "filler");
+  if (!(*ledger)->flush(kLong) || (*ledger)->stats().written != 501) return kNotAgain;
+  return query(file, "PRAGMA integrity_check") == Rows{"ok"} && query(file, "SELECT usd FROM spent") == Rows{"125.25"}
+             ? kWell
+             : kNotSound;
+}
+
+TEST(Ledger, AFullFileSystem) {
+  const TempDir folder;
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) _exit(fill_a_file_system(folder.path()));
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFEXITED(status));
+  if (WEXITSTATUS(status) == kNoFileSystem) GTEST_SKIP() << "only root may make a file system";
+  EXPECT_EQ(WEXITSTATUS(status), kWell);
 }
 
 TEST(Ledger, ADiskThatStaysFullEndsTheProcessAllTheSame) {
