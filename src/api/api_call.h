@@ -71,4 +71,16 @@ ApiResult<ApiCall> read_chat_call(const Json& body, const ApiContext& context);
 // in the middle. echo with logprobs gives those of the prompt too: not streamed.
 ApiResult<ApiCall> read_completion_call(const Json& body, const ApiContext& context);
 
+// POST /v1/responses. Nothing is stored, whatever `store` says: previous_response_id, conversation, prompt, background and items
+// that refer to others are refused, as are tools that are no functions, and log-probabilities. reasoning.effort turns thinking
+// off ("none", "minimal") or on. Reasoning that comes back is dropped. truncation, include and service tiers are ignored.
+ApiResult<ApiCall> read_responses_call(const Json& body, const ApiContext& context);
+
+// POST /anthropic/v1/messages. An assistant's last message is continued. Calls are guided, so that every input is a JSON object;
+// one that max_tokens cut off is empty in a whole answer. thinking.budget_tokens is checked and otherwise ignored, cache_control and
+// is_error are ignored; images, documents and tools of the vendor's servers are refused.
+ApiResult<ApiCall> read_messages_call(const Json& body, const ApiContext& context);
+// POST /anthropic/v1/messages/count_tokens: {"input_tokens"}, of the same body; max_tokens may be missing.
+ApiResult<Json> count_tokens_json(const Json& body, const ApiContext& context);
+
 }  // namespace fathom

@@ -24,8 +24,9 @@ namespace fathom {
 namespace {
 
 using ReadCall = ApiResult<ApiCall> (*)(const Json& body, const ApiContext& context);
-constexpr std::array<std::pair<std::string_view, ReadCall>, 2> kApis = {
-    {{"/v1/chat/completions", read_chat_call}, {"/v1/completions", read_completion_call}}};
+constexpr std::array<std::pair<std::string_view, ReadCall>, 3> kApis = {{{"/v1/chat/completions", read_chat_call},
+                                                                         {"/v1/completions", read_completion_call},
+                                                                         {"/v1/responses", read_responses_call}}};
 
 // Null: none has this path.
 ReadCall reader_of(std::string_view url) {

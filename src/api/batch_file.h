@@ -26,7 +26,7 @@ struct BatchFileReport {
   BatcherStats stats;
 };
 
-// A line of `in`: {"custom_id", "method": "POST", "url", "body": {…}}, url being "/v1/chat/completions" or "/v1/completions". A line of `out`, as each is
+// A line of `in`: {"custom_id", "method": "POST", "url", "body": {…}}, url being "/v1/chat/completions", "/v1/completions" or "/v1/responses". A line of `out`, as each is
 // done: {"id", "custom_id", "response": {"status_code", "request_id", "body"}, "error": null}; a body that cannot be served has its
 // error there, with its status. A request without a seed has one made from its custom_id: the file's answers are the same
 // whatever was done before a break. Errors, before anything is answered: lines that are none of this, or share an id, all

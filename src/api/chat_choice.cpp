@@ -61,6 +61,7 @@ std::vector<ChatChoice::Delta> ChatChoice::push(const AnswerEvent& event) {
     take(parser_.finish());
     done_ = true;
     finish_ = event.done->finish;
+    stop_ = event.done->stop;
     cached_tokens_ = event.done->cached_tokens;
   }
   // Calls end reasoning too.

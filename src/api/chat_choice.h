@@ -49,6 +49,7 @@ class ChatChoice {
   // Once it is done.
   bool done() const { return done_; }
   FinishReason finish() const { return finish_; }
+  const std::string& stop() const { return stop_; }  // the stop string that ended it, if one did
   int64_t cached_tokens() const { return cached_tokens_; }
 
  private:
@@ -61,6 +62,7 @@ class ChatChoice {
   int64_t tokens_ = 0, reasoning_tokens_ = 0;
   bool done_ = false;
   FinishReason finish_ = FinishReason::kCancelled;
+  std::string stop_;
   int64_t cached_tokens_ = 0;
 };
 

@@ -52,6 +52,13 @@ ChatFormat detect_chat_format(const Tokenizer& tokenizer);
 Result<std::vector<Message>> messages_from_json(const Json& messages);
 Result<std::vector<Message>> parse_messages(std::string_view json);
 
+// The parts of which other APIs' tools and calls are made. `where` names the object in messages. A function's name stands inside
+// of marks, which some characters would end.
+Status check_function_name(const std::string& name, const std::string& where);
+// {"name", "description", "parameters"}
+Result<Tool> tool_from_json(const Json& function, const std::string& where);
+
+inline constexpr size_t kMostTools = 128;
 // A list of {"type": "function", "function": {"name", "description", "parameters"}}, at most 128.
 Result<std::vector<Tool>> tools_from_json(const Json& tools);
 Result<std::vector<Tool>> parse_tools(std::string_view json);

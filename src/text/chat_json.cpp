@@ -8,7 +8,6 @@ namespace fathom {
 
 namespace {
 
-constexpr size_t kMaxTools = 128;
 constexpr size_t kMaxToolNameBytes = 128;
 
 constexpr std::array<std::pair<std::string_view, Role>, 5> kRoles = {{{"system", Role::kSystem},
@@ -50,19 +49,6 @@ Result<std::string> read_content(const Json& content, const std::string& where) 
   return text;
 }
 
-// It ends up inside of marks, where these characters would end it early.
-Status check_tool_name(const std::string& name, const std::string& where) {
-  if (name.empty() || name.size() > kMaxToolNameBytes) {
-    return fail("{}.name: found {} bytes, expected 1 to {}", where, name.size(), kMaxToolNameBytes);
-  }
-  for (const char c : name) {
-    if (static_cast<unsigned char>(c) <= ' ' || c == '"' || c == '<' || c == '>') {
-      return fail("{}.name: {} has a space, a quote, an angle bracket or a control character", where, in_quotes(name));
-    }
-  }
-  return {};
-}
-
 Result<ToolCall> read_tool_call(const Json& call, const std::string& where) {
   if (!call.is_object()) return fail("{}: found a {}, expected an object", where, call.type_name());
   const Json* function = member(call, "function");
@@ -71,7 +57,7 @@ Result<ToolCall> read_tool_call(const Json& call, const std::string& where) {
   ToolCall result;
   FATHOM_TRY(result.id, string_member(call, "id", where));
   FATHOM_TRY(result.name, string_member(*function, "name", function_name));
-  FATHOM_RETURN_IF_ERROR(check_tool_name(result.name, function_name));
+  FATHOM_RETURN_IF_ERROR(check_function_name(result.name, function_name));
   const Json* arguments = member(*function, "arguments");
   if (arguments == nullptr) {
     result.arguments = "{}";
@@ -129,23 +115,39 @@ Result<Tool> read_tool(const Json& value, const std::string& where) {
   const Json* function = member(value, "function");
   const std::string function_name = where + ".function";
   if (function == nullptr || !function->is_object()) return fail("{}: missing, or no object", function_name);
+  return tool_from_json(*function, function_name);
+}
+
+}  // namespace
+
+Status check_function_name(const std::string& name, const std::string& where) {
+  if (name.empty() || name.size() > kMaxToolNameBytes) {
+    return fail("{}.name: found {} bytes, expected 1 to {}", where, name.size(), kMaxToolNameBytes);
+  }
+  for (const char c : name) {
+    if (static_cast<unsigned char>(c) <= ' ' || c == '"' || c == '<' || c == '>') {
+      return fail("{}.name: {} has a space, a quote, an angle bracket or a control character", where, in_quotes(name));
+    }
+  }
+  return {};
+}
+
+Result<Tool> tool_from_json(const Json& function, const std::string& where) {
   Tool tool;
-  FATHOM_TRY(tool.name, string_member(*function, "name", function_name));
-  FATHOM_RETURN_IF_ERROR(check_tool_name(tool.name, function_name));
-  FATHOM_TRY(tool.description, string_member(*function, "description", function_name));
-  const Json* parameters = member(*function, "parameters");
+  FATHOM_TRY(tool.name, string_member(function, "name", where));
+  FATHOM_RETURN_IF_ERROR(check_function_name(tool.name, where));
+  FATHOM_TRY(tool.description, string_member(function, "description", where));
+  const Json* parameters = member(function, "parameters");
   if (parameters == nullptr) {
     tool.parameters = {{"type", "object"}, {"properties", Json::object()}};
   } else if (parameters->is_object()) {
     tool.parameters = *parameters;
   } else {
-    return fail("{}.parameters: found a {}, expected an object", function_name, parameters->type_name());
+    return fail("{}.parameters: found a {}, expected an object", where, parameters->type_name());
   }
-  tool.definition = *function;
+  tool.definition = function;
   return tool;
 }
-
-}  // namespace
 
 std::string_view role_name(Role role) {
   return std::ranges::find(kRoles, role, &std::pair<std::string_view, Role>::second)->first;
@@ -169,7 +171,7 @@ Result<std::vector<Message>> parse_messages(std::string_view json) {
 Result<std::vector<Tool>> tools_from_json(const Json& tools) {
   if (tools.is_null()) return std::vector<Tool>();
   if (!tools.is_array()) return fail("tools: found a {}, expected a list", tools.type_name());
-  if (tools.size() > kMaxTools) return fail("tools: found {}, at most {} are accepted", tools.size(), kMaxTools);
+  if (tools.size() > kMostTools) return fail("tools: found {}, at most {} are accepted", tools.size(), kMostTools);
   std::vector<Tool> result;
   for (size_t i = 0; i < tools.size(); ++i) {
     FATHOM_TRY(Tool tool, read_tool(tools[i], fmt::format("tools[{}]", i)));
