@@ -54,6 +54,7 @@ Result<ServeConfig> configured(const ServeOptions& options) {
   if (options.port) config.http.port = *options.port;
   if (!options.keys.empty()) config.service.keys = options.keys;
   if (!options.ledger.empty()) config.service.ledger = options.ledger;
+  config.service.version = FATHOM_VERSION;
   FATHOM_RETURN_IF_ERROR(check_serve_config(config));
   return config;
 }

@@ -32,6 +32,8 @@ ApiError error_of(const Refusal& refusal) {
   return {400, refusal.message};
 }
 
+ApiError too_long() { return {504, "the answer took longer than this server allows", "", "timeout"}; }
+
 HttpAnswer head_of(const char* type) {
   return {.type = type,
           .fields = {{"cache-control", "no-store"}, {"x-accel-buffering", "no"}, {"trailer", "x-fathom-cost-usd"}}};
@@ -73,7 +75,7 @@ class Answering {
         co_return;
       }
       if (seconds() > std::chrono::duration<double>(limits_.longest).count()) {
-        outcome_.error = ApiError{504, "the answer took longer than this server allows", "", "timeout"};
+        outcome_.error = too_long();
         co_return;
       }
       if (Clock::now() - sent_ >= limits_.keep_alive && !co_await sign_of_life()) co_return;
@@ -161,7 +163,7 @@ class Answering {
     }
     std::string body = call_.reply->body().dump(-1, ' ', false, Json::error_handler_t::replace);
     if (!outcome_.begun) {
-      HttpAnswer whole{.body = std::move(body), .fields = std::move(cost)};
+      HttpAnswer whole = json_answer(200, std::move(body), std::move(cost));
       noted(co_await http_.send(std::move(whole)));
     } else if (co_await write(std::move(body))) {
       noted(co_await http_.end(std::move(cost)));

@@ -61,6 +61,10 @@ std::string_view path_of(const HttpHeader& header) {
   return target.substr(0, target.find_first_of("?#"));
 }
 
+HttpAnswer json_answer(unsigned status, std::string body, HttpFields fields) {
+  return {.status = status, .body = std::move(body), .fields = std::move(fields)};
+}
+
 // Shared by the listener and its connections.
 struct HttpServer::State {
   State(asio::io_context& its_network, const HttpServerSettings& its_settings, HttpHandler& its_handler)

@@ -47,6 +47,9 @@ struct HttpAnswer {
 // Coroutines of this folder take references, which the caller's frame keeps: GCC 12 copies some parameters of coroutines bit by
 // bit, and so breaks them. For its sake too, lists of initialisers are not written inside of coroutines.
 
+// Aggregates with initialisers of their own are among what it breaks; so there are functions that make answers.
+HttpAnswer json_answer(unsigned status, std::string body, HttpFields fields = {});
+
 // A request and the way to its client. All on the network's thread. Once something was sent, one of `send` or
 // `begin … end` must be completed, or the connection is closed.
 class HttpExchange {

@@ -98,6 +98,11 @@ Json layer_json(const LensLayer& layer, int64_t number, const LensResult& result
           {"expert_load", layer.expert_load.empty() ? Json() : Json(layer.expert_load)}};
 }
 
+ApiError not_taken(const Refusal& refusal) {
+  return {refusal.kind == Refusal::Kind::kInvalid ? 400 : 503, refusal.message};
+}
+ApiError no_room() { return {503, "the cache has no room for this text now: try later, or a shorter one"}; }
+
 Json lens_json(const Engine& engine, const LensCall& call, const LensResult& result) {
   Json layers = Json::array();
   for (const int64_t layer : call.layers)
@@ -156,9 +161,7 @@ asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call
   reading.generation.prompt = call.tokens;
   reading.generation.max_tokens = 1;
   auto stream = model.scheduler->submit(std::move(reading), [wake] { wake->notify(); });
-  if (!stream)
-    co_return tl::unexpected(
-        ApiError{stream.error().kind == Refusal::Kind::kInvalid ? 400 : 503, stream.error().message});
+  if (!stream) co_return tl::unexpected(not_taken(stream.error()));
   while (!(*stream)->finished()) {
     while ((*stream)->next(std::chrono::milliseconds(0))) {
     }
@@ -181,8 +184,7 @@ asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call
     wake->notify();
   });
   while (taken && !shared->done) co_await wake->wait(std::chrono::milliseconds(1000));
-  if (!taken || !shared->result)
-    co_return tl::unexpected(ApiError{503, "the cache has no room for this text now: try later, or a shorter one"});
+  if (!taken || !shared->result) co_return tl::unexpected(no_room());
 
   const Json body = lens_json(*engine, shared->call, *shared->result);
   co_return body;

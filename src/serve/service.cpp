@@ -35,6 +35,8 @@ struct Service::Route {
 };
 
 struct Service::Call {
+  Call(HttpExchange& its_http, const Route& its_route) : http(its_http), route(its_route) {}
+
   HttpExchange& http;
   const Route& route;
   Principal principal;
@@ -78,6 +80,10 @@ int64_t now_ms() {
       .count();
 }
 int64_t now_seconds() { return now_ms() / 1000; }
+
+ApiError error_of(int status, std::string message, std::string param = {}, std::string code = {}) {
+  return {status, std::move(message), std::move(param), std::move(code)};
+}
 
 HttpAnswer refused(const ApiError& error, ApiKind kind = ApiKind::kOpenAi, int64_t retry_after_s = 1) {
   HttpAnswer answer{.status = static_cast<unsigned>(error.status),
@@ -175,9 +181,13 @@ const std::vector<Service::Route>& Service::routes() {
   static const std::vector<Route> routes = {
       {.method = post, .path = "/chat/completions", .reader = read_chat_call},
       {.method = post, .path = "/completions", .reader = read_completion_call},
+      {.method = post, .path = "/responses", .reader = read_responses_call},
+      {.method = post, .path = "/messages", .kind = ApiKind::kAnthropic, .reader = read_messages_call},
+      {.method = post, .path = "/messages/count_tokens", .kind = ApiKind::kAnthropic, .function = count_tokens_json},
       {.method = post, .path = "/lens", .work = &Service::lens},
       {.method = get, .path = "/models", .work = &Service::list_models},
       {.method = get, .path = "/usage", .work = &Service::usage},
+      {.method = get, .path = "/metrics", .work = &Service::metrics},
       {.method = get, .path = "/health", .needs_key = false, .work = &Service::ready},
       {.method = get, .path = "/health/live", .needs_key = false, .work = &Service::live},
       {.method = get, .path = "/health/ready", .needs_key = false, .work = &Service::ready},
@@ -202,6 +212,7 @@ Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, Servic
   if (!s.ledger.empty()) {
     FATHOM_TRY(service->ledger_, Ledger::open({.file = s.ledger, .text = s.ledger_text}));
   }
+  service->metrics_ = std::make_unique<Metrics>(s.version);
   service->limits_ = std::make_unique<Limits>(
       [ledger = service->ledger_.get()](const std::string& key) { return ledger ? ledger->spent_usd(key) : 0.0; });
   asio::co_spawn(network, service->look_after(), asio::detached);
@@ -338,7 +349,7 @@ HttpAnswer Service::refusal(unsigned status, const std::string& message) {
 asio::awaitable<void> Service::handle(HttpExchange& exchange) {
   const auto route = find_route(exchange.request);
   FATHOM_CHECK(route, "a request that was not admitted: {}", route.error().message);
-  Call call{.http = exchange, .route = **route, .principal = {}, .row = {}};
+  Call call(exchange, **route);
   if (auto principal = find_principal(exchange.request)) call.principal = *std::move(principal);
   call.row.time_ms = now_ms();
   call.row.request_id = random_id("req-");
@@ -361,13 +372,15 @@ void Service::finish(Call& call) {
   row.status = static_cast<int>(call.http.status);
   row.total_ms = call.elapsed_ms();
   log_.request(row, call.http.peer);
+  metrics_->http(std::string(call.route.path), row.status, row.total_ms / 1000);
+  if (call.route.reader) metrics_->request_done(row);
   if (ledger_ && (call.route.reader || row.status >= 400)) ledger_->add(std::move(row));
 }
 
 // GCC 12 mishandles some temporaries of coroutines: lists of initialisers anywhere in one, and aggregates as arguments of what is
 // awaited. So those that follow name their arguments, and what is made of lists is made by plain functions.
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
-  HttpAnswer answer{.status = status, .body = body.dump(-1, ' ', false, Json::error_handler_t::replace)};
+  HttpAnswer answer = json_answer(status, body.dump(-1, ' ', false, Json::error_handler_t::replace));
   co_await call.http.send(std::move(answer));
 }
 
@@ -379,7 +392,7 @@ asio::awaitable<void> Service::fail(Call& call, const ApiError& error, int64_t r
 asio::awaitable<ApiResult<Service::Asked>> Service::read_body(Call& call) {
   const auto parse = [&text = call.http.request.body()] { return parse_json(text, "the body"); };
   auto body = co_await run_on(workers_, parse);
-  if (!body) co_return tl::unexpected(ApiError{400, body.error().message});
+  if (!body) co_return tl::unexpected(error_of(400, body.error().message));
   Asked asked;
   asked.body = *std::move(body);
   if (asked.body.is_object()) {
@@ -389,17 +402,17 @@ asio::awaitable<ApiResult<Service::Asked>> Service::read_body(Call& call) {
   const int index = host_.find(asked.name);
   if (index < 0)
     co_return tl::unexpected(
-        ApiError{404,
+        error_of(404,
                  fmt::format("model: found {}, which this server does not have; GET /v1/models lists its models",
                              in_quotes(asked.name)),
-                 "model", "model_not_found"});
+                 "model", "model_not_found"));
   const ModelSettings& settings = settings_.models[static_cast<size_t>(index)];
   if (!call.principal.limits.allows(settings.name))
     co_return tl::unexpected(
-        ApiError{403, fmt::format("model: this key may not use {}", in_quotes(settings.name)), "model"});
+        error_of(403, fmt::format("model: this key may not use {}", in_quotes(settings.name)), "model"));
   if (asked.name.empty()) asked.name = settings.name;
   auto model = co_await host_.acquire(index);
-  if (!model) co_return tl::unexpected(ApiError{503, model.error().message, "model", "model_not_loaded"});
+  if (!model) co_return tl::unexpected(error_of(503, model.error().message, "model", "model_not_loaded"));
   asked.model = *std::move(model);
   call.row.model = settings.name;
   co_return asked;
@@ -417,7 +430,7 @@ asio::awaitable<void> Service::answer(Call& call) {
   auto asked = co_await read_body(call);
   // Before time is spent on reading what cannot be answered now.
   if (asked && asked->model->scheduler->full())
-    asked = tl::unexpected(ApiError{429, "as many requests wait as may: try later", "", "queue_full"});
+    asked = tl::unexpected(error_of(429, "as many requests wait as may: try later", "", "queue_full"));
   if (!asked) {
     co_await fail(call, asked.error());
     co_return;
@@ -508,7 +521,7 @@ asio::awaitable<void> Service::lens(Call& call) {
   const ApiContext context = context_of(*asked);
   const auto read_call = [&] { return read_lens_call(asked->body, context); };
   auto read = co_await run_on(workers_, read_call);
-  ApiResult<Json> body = tl::unexpected(ApiError{});
+  ApiResult<Json> body = Json();
   if (read)
     body = co_await answer_lens(*asked->model, *std::move(read));
   else
@@ -522,8 +535,8 @@ asio::awaitable<void> Service::lens(Call& call) {
 // A key sees what it used itself.
 asio::awaitable<void> Service::usage(Call& call) {
   const std::string_view by = parameter(call.http.request, "by");
-  const ApiError no_ledger{404, "this server keeps no ledger: start it with --ledger FILE", "", "no_ledger"};
-  const ApiError wrong_by{422, fmt::format("by: found {}, expected key, day or model", in_quotes(by)), "by"};
+  const ApiError no_ledger = error_of(404, "this server keeps no ledger: start it with --ledger FILE", "", "no_ledger");
+  const ApiError wrong_by = error_of(422, fmt::format("by: found {}, expected key, day or model", in_quotes(by)), "by");
   if (!ledger_) {
     co_await fail(call, no_ledger);
     co_return;
@@ -532,12 +545,13 @@ asio::awaitable<void> Service::usage(Call& call) {
     co_await fail(call, wrong_by);
     co_return;
   }
-  UsageQuery query{.by = by == "key" ? UsageBy::kKey : by == "day" ? UsageBy::kDay : UsageBy::kModel};
+  UsageQuery query;
+  query.by = by == "key" ? UsageBy::kKey : by == "day" ? UsageBy::kDay : UsageBy::kModel;
   if (keys_) query.key = call.principal.name;
   const auto read = [&] { return usage_report(settings_.ledger, query); };
   const auto lines = co_await run_on(workers_, read);
   if (!lines) {
-    const ApiError error{500, lines.error().message};
+    const ApiError error = error_of(500, lines.error().message);
     co_await fail(call, error);
     co_return;
   }
@@ -547,6 +561,23 @@ asio::awaitable<void> Service::usage(Call& call) {
 
 asio::awaitable<void> Service::web_file(Call& call) {
   HttpAnswer answer = web_answer(call.http.request);
+  co_await call.http.send(std::move(answer));
+}
+
+asio::awaitable<void> Service::metrics(Call& call) {
+  for (size_t i = 0; i < settings_.models.size(); ++i) {
+    const std::string& name = settings_.models[i].name;
+    const auto model = host_.loaded(static_cast<int>(i));
+    if (!model) {
+      metrics_->unloaded(name);
+      continue;
+    }
+    metrics_->sample(name, model->scheduler->stats());
+    if (model->store) metrics_->sample(name, model->store->stats());
+  }
+  if (ledger_) metrics_->sample(ledger_->stats());
+  HttpAnswer answer = json_answer(200, metrics_->text());
+  answer.type = "text/plain; version=0.0.4; charset=utf-8";
   co_await call.http.send(std::move(answer));
 }
 

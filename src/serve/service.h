@@ -18,6 +18,7 @@
 #include "serve/key_store.h"
 #include "serve/ledger.h"
 #include "serve/limits.h"
+#include "serve/metrics.h"
 #include "serve/model_host.h"
 #include "serve/request_log.h"
 
@@ -33,6 +34,7 @@ struct ServiceSettings {
   std::filesystem::path ledger{};      // empty: none
   bool ledger_text = false;            // with what was asked and answered
   bool json_log = false;
+  std::string version{};  // of the program, for its metrics
 };
 
 // On the network's thread, but for what it gives to its workers: reading of requests, and loading of models.
@@ -83,6 +85,7 @@ class Service final : public HttpHandler {
   boost::asio::awaitable<void> usage(Call& call);
   boost::asio::awaitable<void> lens(Call& call);
   boost::asio::awaitable<void> web_file(Call& call);
+  boost::asio::awaitable<void> metrics(Call& call);
   boost::asio::awaitable<void> live(Call& call);
   boost::asio::awaitable<void> ready(Call& call);
 
@@ -93,6 +96,7 @@ class Service final : public HttpHandler {
   std::unique_ptr<KeyStore> keys_;  // null: everyone may ask
   std::unique_ptr<Ledger> ledger_;  // null: none is kept
   std::unique_ptr<Limits> limits_;
+  std::unique_ptr<Metrics> metrics_;
   RequestLog log_;
   bool ready_ = false, draining_ = false;
   int64_t under_way_ = 0;
