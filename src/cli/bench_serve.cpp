@@ -99,6 +99,13 @@ Result<int> compare(const LoadOptions& options) {
   return 0;
 }
 
+// CLI11 would take an optional for a counter, and count to 0 where the flag is not given.
+void add_choice(CLI::App& command, const std::string& names, std::optional<bool>& choice,
+                const std::string& description) {
+  command.add_flag_function(
+      names, [&choice](int64_t count) { choice = count > 0; }, description);
+}
+
 void add_workload(CLI::App& command, LoadOptions& options) {
   WorkloadSettings& w = options.settings.workload;
   std::vector<std::string> names;
@@ -153,9 +160,9 @@ void add_requests(CLI::App& command, LoadOptions& options) {
   command.add_option("--timeout", options.settings.timeout_s, "Seconds that a request may take")
       ->type_name("S")
       ->capture_default_str();
-  command.add_flag("--thinking,!--no-thinking", r.thinking, "Ask for reasoning, or for none");
-  command.add_flag("--ignore-eos,!--no-ignore-eos", options.ignore_eos,
-                   "Answers of exactly --gen tokens, where the server knows ignore_eos (default: yes; file: no)");
+  add_choice(command, "--thinking,!--no-thinking", r.thinking, "Ask for reasoning, or for none");
+  add_choice(command, "--ignore-eos,!--no-ignore-eos", options.ignore_eos,
+             "Answers of exactly --gen tokens, where the server knows ignore_eos (default: yes; file: no)");
   command.add_option("--temperature", r.temperature, "Default: the server's")->type_name("T");
   command.add_option("--sampling-seed", r.seed, "The \"seed\" of each request")->type_name("N");
   command.add_option("--body", options.body, "Members for every body; null removes one")->type_name("JSON");

@@ -19,26 +19,26 @@ constexpr double kLateSeconds = 0.02;
 std::string percent(double share) { return fmt::format("{:.1f} %", 100 * share); }
 
 void totals(std::string& out, const LoadReport& r) {
-  append_line(out, "\n{:<24}{:>12}", "wall time", fmt::format("{} s", three_digits(r.run.wall_s)));
-  append_line(out, "{:<24}{:>12}", "requests succeeded", r.succeeded);
-  if (r.failed > 0) append_line(out, "{:<24}{:>12}", "requests failed", r.failed);
-  if (r.cut_off > 0) append_line(out, "{:<24}{:>12}", "cut off, not counted", r.cut_off);
-  if (r.empty > 0) append_line(out, "{:<24}{:>12}", "answers without a token", r.empty);
-  append_line(out, "{:<24}{:>12}", "requests/s", three_digits(r.requests_per_s));
-  append_line(out, "{:<24}{:>12}", "output tokens/s", three_digits(r.output_tokens_per_s));
-  if (r.input_tokens > 0) append_line(out, "{:<24}{:>12}", "input tokens/s", three_digits(r.input_tokens_per_s));
+  append_line(out, "\n{:<26}{:>12}", "wall time", fmt::format("{} s", three_digits(r.run.wall_s)));
+  append_line(out, "{:<26}{:>12}", "requests succeeded", r.succeeded);
+  if (r.failed > 0) append_line(out, "{:<26}{:>12}", "requests failed", r.failed);
+  if (r.cut_off > 0) append_line(out, "{:<26}{:>12}", "cut off, not counted", r.cut_off);
+  if (r.empty > 0) append_line(out, "{:<26}{:>12}", "answers without a token", r.empty);
+  append_line(out, "{:<26}{:>12}", "requests/s", three_digits(r.requests_per_s));
+  append_line(out, "{:<26}{:>12}", "output tokens/s", three_digits(r.output_tokens_per_s));
+  if (r.input_tokens > 0) append_line(out, "{:<26}{:>12}", "input tokens/s", three_digits(r.input_tokens_per_s));
   if (r.run.settings.goodput.any()) {
     const int64_t ended = r.succeeded + r.failed;
-    append_line(out, "{:<24}{:>12}   {} of requests within the limits", "goodput, requests/s",
+    append_line(out, "{:<26}{:>12}   {} of requests within the limits", "goodput, requests/s",
                 three_digits(r.goodput_per_s),
                 percent(ended > 0 ? static_cast<double>(r.good) / static_cast<double>(ended) : 0));
   }
-  append_line(out, "{:<24}{:>12}   {} of them reasoning", "output tokens", r.output_tokens, r.reasoning_tokens);
+  append_line(out, "{:<26}{:>12}   {} of them reasoning", "output tokens", r.output_tokens, r.reasoning_tokens);
   if (r.input_tokens > 0) {
-    append_line(out, "{:<24}{:>12}{}", "input tokens", r.input_tokens,
+    append_line(out, "{:<26}{:>12}{}", "input tokens", r.input_tokens,
                 r.cached_share ? fmt::format("   {} from the cache", percent(*r.cached_share)) : "");
   }
-  if (r.cost_usd) append_line(out, "{:<24}{:>12}", "cost, USD", fmt::format("{:.6f}", *r.cost_usd));
+  if (r.cost_usd) append_line(out, "{:<26}{:>12}", "cost, USD", fmt::format("{:.6f}", *r.cost_usd));
   if (r.without_usage > 0)
     append_line(out, "{} answers came without usage: their tokens are counted by chunks.", r.without_usage);
 }
@@ -73,14 +73,14 @@ std::string report_text(const LoadReport& r) {
   if (r.run.interrupted) append_line(out, "Interrupted: what had ended by then.");
   totals(out, r);
 
-  append_line(out, "\n{:<24}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}", "", "mean", "median", "p90", "p95", "p99",
+  append_line(out, "\n{:<26}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}{:>10}", "", "mean", "median", "p90", "p95", "p99",
               "p99.9", "max");
   for (const LoadReport::Metric& m : r.metrics) {
     std::string cells;
     const Summary& v = m.summary;
     for (const double x : {v.mean, v.median, v.p90, v.p95, v.p99, v.p999, v.max})
       cells += fmt::format("{:>10}", three_digits(x));
-    append_line(out, "{:<24}{}", m.unit.empty() ? m.label : fmt::format("{}, {}", m.label, m.unit), cells);
+    append_line(out, "{:<26}{}", m.unit.empty() ? m.label : fmt::format("{}, {}", m.label, m.unit), cells);
   }
 
   if (!r.failures.empty()) out += "\nfailures\n";
