@@ -15,7 +15,7 @@
 
 #include "base/check.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -223,4 +223,4 @@ asio::awaitable<HttpAnswer> HttpClient::send(const HttpRequest& request, Clock::
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -17,7 +17,7 @@
 #include "load/answer_reader.h"
 #include "load/server_url.h"
 
-namespace fathom {
+namespace fathom::load {
 
 struct HttpRequest {
   boost::beast::http::verb method = boost::beast::http::verb::post;
@@ -75,4 +75,4 @@ class HttpClient {
   int64_t connections_ = 0, stale_ = 0;
 };
 
-}  // namespace fathom
+}  // namespace fathom::load

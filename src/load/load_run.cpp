@@ -20,7 +20,7 @@
 #include "load/server_probe.h"
 #include "load/workload.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace asio = boost::asio;
 
@@ -375,4 +375,4 @@ Result<LoadRun> run_load(const LoadSettings& settings, const std::function<void(
   return LoadGenerator(settings, on_progress, cancel).run();
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

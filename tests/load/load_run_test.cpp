@@ -15,7 +15,7 @@
 #include "load/load_report.h"
 #include "support/temp_dir.h"
 
-namespace fathom {
+namespace fathom::load {
 namespace {
 
 using test::FakeRequest;
@@ -428,4 +428,4 @@ TEST(LoadReport, TextJsonPageResponsesAndComparison) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::load
