@@ -309,6 +309,7 @@ asio::awaitable<void> LoadGenerator::request(RequestRecord& record, std::string 
     record.failure = reader.failure();
   }
   record.answer = std::move(reader.answer());
+  if (answer.cost_usd) record.answer.usage.cost_usd = answer.cost_usd;
 }
 
 Result<LoadRun> LoadGenerator::run() {
