@@ -21,6 +21,8 @@ namespace fathom {
 
 namespace {
 
+using namespace load;
+
 const std::map<std::string, WorkloadKind> kWorkloads = {{"fixed", WorkloadKind::kFixed},
                                                         {"random", WorkloadKind::kRandom},
                                                         {"conversations", WorkloadKind::kConversations},

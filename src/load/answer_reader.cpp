@@ -5,7 +5,7 @@
 
 #include "base/quote.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -158,4 +158,4 @@ void AnswerReader::finish(bool whole, std::string_view how) {
   if (answer_.finish_reason.empty()) deviates("no finish reason");
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -12,7 +12,7 @@
 #include "load/sse_parser.h"
 #include "text/json.h"
 
-namespace fathom {
+namespace fathom::load {
 
 enum class FailureKind : uint8_t {
   kConnect,          // no connection, or no TLS
@@ -77,4 +77,4 @@ class AnswerReader {
   bool done_ = false;
 };
 
-}  // namespace fathom
+}  // namespace fathom::load

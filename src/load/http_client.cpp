@@ -11,11 +11,12 @@
 #include <boost/beast/http/write.hpp>
 #include <boost/beast/ssl/ssl_stream.hpp>
 #include <charconv>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace asio = boost::asio;
 namespace beast = boost::beast;
@@ -43,6 +44,15 @@ std::optional<double> retry_after(const Parser& parser) {
   const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), seconds);
   if (error != std::errc() || end != value.data() + value.size() || seconds < 0) return std::nullopt;
   return static_cast<double>(seconds);
+}
+
+// What this project's server says. A stream's comes after its body, when it is known.
+std::optional<double> cost_usd(const Parser& parser) {
+  const beast::string_view value = parser.get()["x-fathom-cost-usd"];
+  double usd = 0;
+  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), usd);
+  if (error != std::errc() || end != value.data() + value.size() || !std::isfinite(usd) || usd < 0) return std::nullopt;
+  return usd;
 }
 
 // The answer as far as it comes, into `answer`. True: the connection can be kept.
@@ -108,6 +118,7 @@ asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const
       parser.put_eof(error);
     }
   }
+  answer.cost_usd = cost_usd(parser);
   co_return parser.get().keep_alive();
 }
 
@@ -223,4 +234,4 @@ asio::awaitable<HttpAnswer> HttpClient::send(const HttpRequest& request, Clock::
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -17,7 +17,7 @@
 #include "load/answer_reader.h"
 #include "load/server_url.h"
 
-namespace fathom {
+namespace fathom::load {
 
 struct HttpRequest {
   boost::beast::http::verb method = boost::beast::http::verb::post;
@@ -33,6 +33,7 @@ struct HttpAnswer {
   int status = 0;  // 0: none came
   std::string content_type, server;
   std::optional<double> retry_after_s;
+  std::optional<double> cost_usd;         // x-fathom-cost-usd, a header or a trailer
   std::string body;                       // of what no sink took; no more than kBodyBytes of it
   std::optional<double> connect_seconds;  // where a connection was made for it
 
@@ -75,4 +76,4 @@ class HttpClient {
   int64_t connections_ = 0, stale_ = 0;
 };
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -126,4 +126,4 @@ std::string_view measure_definitions() {
          "Rates are of requests that succeeded, over the time from the first start to the last end.\n";
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

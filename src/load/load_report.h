@@ -12,7 +12,7 @@
 #include "load/load_run.h"
 #include "load/statistics.h"
 
-namespace fathom {
+namespace fathom::load {
 
 struct LoadReport {
   struct Metric {
@@ -64,4 +64,4 @@ Result<std::string> compare_reports(const std::filesystem::path& a, const std::f
 // What the measures mean, a line each.
 std::string_view measure_definitions();
 
-}  // namespace fathom
+}  // namespace fathom::load

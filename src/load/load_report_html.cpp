@@ -10,7 +10,7 @@
 #include "base/text_lines.h"
 #include "load/load_report.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -169,4 +169,4 @@ class Page {
 
 std::string report_html(const LoadReport& report) { return Page(report).build(); }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -11,7 +11,7 @@
 #include "load/load_report.h"
 #include "text/json.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -86,7 +86,7 @@ constexpr Figure kTotals[] = {{"requests_per_s", "requests/s"},
                               {"cached_share", "share from the cache"},
                               {"cost_usd", "cost, USD"}};
 
-Result<Json> load(const std::filesystem::path& path) {
+Result<Json> read_report(const std::filesystem::path& path) {
   FATHOM_TRY(const std::string text, read_file(path));
   FATHOM_TRY(Json json, parse_json(text, path.string()));
   const bool fits = json.is_object() && json.contains("fathom_load") && json["fathom_load"] == kFormat &&
@@ -213,8 +213,8 @@ std::string responses_jsonl(const LoadReport& report) {
 }
 
 Result<std::string> compare_reports(const std::filesystem::path& a_path, const std::filesystem::path& b_path) {
-  FATHOM_TRY(const Json a, load(a_path));
-  FATHOM_TRY(const Json b, load(b_path));
+  FATHOM_TRY(const Json a, read_report(a_path));
+  FATHOM_TRY(const Json b, read_report(b_path));
   std::string out;
   append_line(out, "A  {}", a_path.string());
   append_line(out, "B  {}", b_path.string());
@@ -246,4 +246,4 @@ Result<std::string> compare_reports(const std::filesystem::path& a_path, const s
   return out;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -7,7 +7,7 @@
 #include "base/text_lines.h"
 #include "load/load_report.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -94,4 +94,4 @@ std::string report_text(const LoadReport& r) {
   return out;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

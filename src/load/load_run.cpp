@@ -20,7 +20,7 @@
 #include "load/server_probe.h"
 #include "load/workload.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace asio = boost::asio;
 
@@ -309,6 +309,7 @@ asio::awaitable<void> LoadGenerator::request(RequestRecord& record, std::string 
     record.failure = reader.failure();
   }
   record.answer = std::move(reader.answer());
+  if (answer.cost_usd) record.answer.usage.cost_usd = answer.cost_usd;
 }
 
 Result<LoadRun> LoadGenerator::run() {
@@ -375,4 +376,4 @@ Result<LoadRun> run_load(const LoadSettings& settings, const std::function<void(
   return LoadGenerator(settings, on_progress, cancel).run();
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -21,7 +21,7 @@
 #include "load/answer_reader.h"
 #include "load/settings.h"
 
-namespace fathom {
+namespace fathom::load {
 
 struct RequestRecord {
   int64_t conversation = 0, turn = 0;  // from 0
@@ -63,4 +63,4 @@ struct LoadProgress {
 Result<LoadRun> run_load(const LoadSettings& settings, const std::function<void(const LoadProgress&)>& on_progress,
                          const std::atomic<bool>& cancel);
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -1,6 +1,6 @@
 #include "load/load_run.h"
 
-namespace fathom {
+namespace fathom::load {
 
 int64_t RequestRecord::output_tokens() const {
   return answer.usage.output_tokens.value_or(static_cast<int64_t>(answer.arrivals_s.size()));
@@ -40,4 +40,4 @@ bool RequestRecord::within(const GoodputLimits& limits) const {
          holds(limits.tpot_ms, tpot_s()) && holds(limits.e2e_ms, e2e_s());
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

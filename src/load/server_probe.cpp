@@ -5,7 +5,7 @@
 
 #include "base/quote.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace asio = boost::asio;
 namespace http = boost::beast::http;
@@ -110,4 +110,4 @@ asio::awaitable<Result<CountedWords>> count_words(HttpClient& client, const Serv
   co_return counted;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

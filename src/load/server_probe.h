@@ -9,7 +9,7 @@
 #include "load/server_url.h"
 #include "load/text_source.h"
 
-namespace fathom {
+namespace fathom::load {
 
 // The first of GET /v1/models.
 boost::asio::awaitable<Result<std::string>> first_model(HttpClient& client, const ServerUrl& server);
@@ -23,4 +23,4 @@ boost::asio::awaitable<Result<CountedWords>> count_words(
     HttpClient& client, const ServerUrl& server, const std::string& model,
     const std::function<void(int64_t done, int64_t total)>& on_word);
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -6,7 +6,7 @@
 
 #include "base/quote.h"
 
-namespace fathom {
+namespace fathom::load {
 
 Result<ServerUrl> parse_server_url(std::string_view text) {
   const auto wrong = [&](std::string_view what) {
@@ -43,4 +43,4 @@ Result<ServerUrl> parse_server_url(std::string_view text) {
   return server;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

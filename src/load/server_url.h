@@ -6,7 +6,7 @@
 
 #include "base/result.h"
 
-namespace fathom {
+namespace fathom::load {
 
 struct ServerUrl {
   bool tls = false;
@@ -19,4 +19,4 @@ struct ServerUrl {
 // http://HOST[:PORT][/PATH][/v1], or https.
 Result<ServerUrl> parse_server_url(std::string_view url);
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -6,7 +6,7 @@
 
 #include "base/quote.h"
 
-namespace fathom {
+namespace fathom::load {
 
 Result<GoodputLimits> parse_goodput(std::string_view text) {
   GoodputLimits limits;
@@ -94,4 +94,4 @@ std::string describe_arrivals(const LoadSettings& s) {
   return std::isinf(*s.rate) ? "all at once" : fmt::format("Poisson, {:g} requests/s", *s.rate);
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -10,7 +10,7 @@
 #include "base/result.h"
 #include "text/json.h"
 
-namespace fathom {
+namespace fathom::load {
 
 enum class WorkloadKind : uint8_t {
   kFixed,          // prompts and answers of one length
@@ -82,4 +82,4 @@ Status check_settings(const LoadSettings& settings);
 std::string describe_workload(const WorkloadSettings& settings);
 std::string describe_arrivals(const LoadSettings& settings);
 
-}  // namespace fathom
+}  // namespace fathom::load

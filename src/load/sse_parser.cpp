@@ -5,7 +5,7 @@
 
 #include "text/utf8.h"
 
-namespace fathom {
+namespace fathom::load {
 
 std::string_view name_of(SseDeviation deviation) {
   switch (deviation) {
@@ -160,4 +160,4 @@ void SseParser::finish() {
   has_data_ = has_fields_ = false;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

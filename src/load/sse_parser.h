@@ -11,7 +11,7 @@
 
 #include "base/result.h"
 
-namespace fathom {
+namespace fathom::load {
 
 struct SseEvent {
   std::string type;  // "message" where the stream names none
@@ -80,4 +80,4 @@ class SseParser {
   bool failed_ = false;
 };
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 
-namespace fathom {
+namespace fathom::load {
 
 double quantile(std::span<const double> sorted, double q) {
   FATHOM_CHECK(!sorted.empty() && q >= 0 && q <= 1, "{} values, q = {}", sorted.size(), q);
@@ -30,4 +30,4 @@ Summary summarize(std::vector<double> values) {
   return s;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

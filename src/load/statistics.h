@@ -5,7 +5,7 @@
 #include <span>
 #include <vector>
 
-namespace fathom {
+namespace fathom::load {
 
 // Exact order statistics. All 0 where count is.
 struct Summary {
@@ -18,4 +18,4 @@ Summary summarize(std::vector<double> values);
 // Hyndman and Fan, which NumPy and the usual serving benchmarks take).
 double quantile(std::span<const double> sorted, double q);
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -78,4 +78,4 @@ MadeText TextSource::make(int64_t tokens, LoadRandom& random) const {
   }
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace fathom {
+namespace fathom::load {
 
 using LoadRandom = std::mt19937_64;
 
@@ -44,4 +44,4 @@ class TextSource {
   int64_t opening_tokens_ = 2;
 };
 
-}  // namespace fathom
+}  // namespace fathom::load

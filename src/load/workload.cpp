@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/file.h"
 
-namespace fathom {
+namespace fathom::load {
 
 namespace {
 
@@ -157,4 +157,4 @@ void Conversation::answered(const std::string& text) {
   ++turn_;
 }
 
-}  // namespace fathom
+}  // namespace fathom::load

@@ -10,7 +10,7 @@
 #include "load/text_source.h"
 #include "text/json.h"
 
-namespace fathom {
+namespace fathom::load {
 
 // One conversation, of one turn mostly.
 struct Script {
@@ -67,4 +67,4 @@ class Conversation {
   size_t turn_ = 0;
 };
 
-}  // namespace fathom
+}  // namespace fathom::load

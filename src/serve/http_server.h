@@ -44,10 +44,8 @@ struct HttpAnswer {
   bool close = false;  // the connection, after it
 };
 
-// Coroutines of this folder take references, which the caller's frame keeps: GCC 12 copies some parameters of coroutines bit by
-// bit, and so breaks them. For its sake too, lists of initialisers are not written inside of coroutines.
-
-// Aggregates with initialisers of their own are among what it breaks; so there are functions that make answers.
+// An answer that is made in one go. In coroutines of this folder what is awaited is given named objects, by reference: GCC 12
+// mishandles some temporaries there.
 HttpAnswer json_answer(unsigned status, std::string body, HttpFields fields = {});
 
 // A request and the way to its client. All on the network's thread. Once something was sent, one of `send` or

@@ -377,8 +377,6 @@ void Service::finish(Call& call) {
   if (ledger_ && (call.route.reader || row.status >= 400)) ledger_->add(std::move(row));
 }
 
-// GCC 12 mishandles some temporaries of coroutines: lists of initialisers anywhere in one, and aggregates as arguments of what is
-// awaited. So those that follow name their arguments, and what is made of lists is made by plain functions.
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
   HttpAnswer answer = json_answer(status, body.dump(-1, ' ', false, Json::error_handler_t::replace));
   co_await call.http.send(std::move(answer));

@@ -6,7 +6,7 @@
 
 #include "load/load_run.h"
 
-namespace fathom {
+namespace fathom::load {
 namespace {
 
 using ::testing::ElementsAre;
@@ -138,4 +138,4 @@ TEST(AnswerReader, WhatFollowsTheEndDeviates) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::load

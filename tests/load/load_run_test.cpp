@@ -15,7 +15,7 @@
 #include "load/load_report.h"
 #include "support/temp_dir.h"
 
-namespace fathom {
+namespace fathom::load {
 namespace {
 
 using test::FakeRequest;
@@ -251,6 +251,35 @@ TEST(LoadRun, EveryFailureHasItsName) {
   EXPECT_THAT(report_text(report), AllOf(HasSubstr("requests failed"), HasSubstr("no memory")));
 }
 
+TEST(LoadRun, CostIsReadFromTrailersHeadersAndUsage) {
+  int calls = 0;
+  FakeServer server(with_probes([&](const FakeRequest&) {
+    Play play = answer();
+    std::string& head = play.steps.front().bytes;
+    std::string& tail = play.steps.back().bytes;
+    switch (calls++) {
+      case 0:
+        tail.resize(tail.size() - 2);
+        tail += "x-fathom-cost-usd: 0.25\r\n\r\n";
+        break;
+      case 1:
+        head.insert(head.size() - 2, "X-Fathom-Cost-USD: 0.5\r\n");
+        break;
+      case 2:
+        head.insert(head.size() - 2, "x-fathom-cost-usd: nan\r\n");
+        break;
+      default:
+        play = test::stream({.texts = {"a"}, .usage = {{"completion_tokens", 1}, {"cost", 1}}});
+    }
+    return play;
+  }));
+  const LoadReport report = make_report(run(settings_for(server, 4)));
+  EXPECT_EQ(report.succeeded, 4);
+  ASSERT_TRUE(report.cost_usd);
+  EXPECT_DOUBLE_EQ(*report.cost_usd, 1.75);
+  EXPECT_EQ(report.run.connections, 0) << "all on one connection";
+}
+
 TEST(LoadRun, AKeptConnectionThatTheServerClosedIsReplaced) {
   // Says keep-alive and closes all the same.
   FakeServer server(with_probes([](const FakeRequest&) {
@@ -428,4 +457,4 @@ TEST(LoadReport, TextJsonPageResponsesAndComparison) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::load

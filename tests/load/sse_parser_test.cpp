@@ -6,7 +6,7 @@
 
 #include "support/random.h"
 
-namespace fathom {
+namespace fathom::load {
 namespace {
 
 using ::testing::ElementsAre;
@@ -122,4 +122,4 @@ TEST(SseParser, RefusesLongLinesAndEventsForGood) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::load

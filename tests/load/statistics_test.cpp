@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace fathom {
+namespace fathom::load {
 namespace {
 
 TEST(LoadStatistics, OrderStatisticsByHand) {
@@ -40,4 +40,4 @@ TEST(LoadStatistics, OneValueAndNone) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::load

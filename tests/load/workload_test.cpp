@@ -10,7 +10,7 @@
 #include "load/server_url.h"
 #include "support/temp_dir.h"
 
-namespace fathom {
+namespace fathom::load {
 namespace {
 
 using ::testing::AllOf;
@@ -237,4 +237,4 @@ TEST(ServerUrl, IsTakenApart) {
 }
 
 }  // namespace
-}  // namespace fathom
+}  // namespace fathom::load
