@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "api/identifiers.h"
+#include "api/tokenize.h"
 #include "serve/lens_call.h"
 #include "serve/usage_report.h"
 #include "serve/wake.h"
@@ -184,6 +185,8 @@ const std::vector<Service::Route>& Service::routes() {
       {.method = post, .path = "/responses", .reader = read_responses_call},
       {.method = post, .path = "/messages", .kind = ApiKind::kAnthropic, .reader = read_messages_call},
       {.method = post, .path = "/messages/count_tokens", .kind = ApiKind::kAnthropic, .function = count_tokens_json},
+      {.method = post, .path = "/tokenize", .function = tokenize_json},
+      {.method = post, .path = "/detokenize", .function = detokenize_json},
       {.method = post, .path = "/lens", .work = &Service::lens},
       {.method = get, .path = "/models", .work = &Service::list_models},
       {.method = get, .path = "/usage", .work = &Service::usage},
