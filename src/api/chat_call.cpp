@@ -49,7 +49,7 @@ ApiResult<ApiCall> read_chat_call(const Json& json, const ApiContext& context) {
   conversation.thinking = read_thinking(body, context.model);
   conversation.choice = read_tool_choice(body, conversation.tools);
   conversation.parallel_calls = body.boolean("parallel_tool_calls", true);
-  conversation.format = read_format(body, "response_format", "json_schema");
+  conversation.format = read_format(body, "response_format", "json_schema", context.engine.grammars());
   if (body.error()) return tl::unexpected(*body.error());
 
   FATHOM_TRY(const ChatSettings settings, ask(std::move(conversation), context, "messages", "response_format", batch));

@@ -115,7 +115,8 @@ ToolChoice read_tool_choice(Body& body, const std::vector<Tool>& tools) {
   return named;
 }
 
-std::shared_ptr<const Grammar> read_format(Body& body, std::string_view name, std::string_view wrapper) {
+std::shared_ptr<const Grammar> read_format(Body& body, std::string_view name, std::string_view wrapper,
+                                           GrammarCache& grammars) {
   const Json* format = body.find(name);
   if (!format) return nullptr;
   const Json* type = format->is_object() && format->contains("type") ? &format->at("type") : nullptr;
@@ -124,7 +125,7 @@ std::shared_ptr<const Grammar> read_format(Body& body, std::string_view name, st
     if (!grammar) body.fault(422, member, grammar.error().message);
     return grammar ? *std::move(grammar) : nullptr;
   };
-  if (type && *type == "json_object") return made(Grammar::any_json_object(), name);
+  if (type && *type == "json_object") return made(grammars.any_json_object(), name);
   if (!type || *type != "json_schema") {
     body.wrong(name, *format, R"({"type": "text"}, {"type": "json_object"} or {"type": "json_schema", …})");
     return nullptr;
@@ -140,7 +141,7 @@ std::shared_ptr<const Grammar> read_format(Body& body, std::string_view name, st
     body.wrong(path, holder ? *holder : Json(), R"({"name": …, "schema": {…}})");
     return nullptr;
   }
-  return made(Grammar::json_schema(*schema), path + ".schema");
+  return made(grammars.json_schema(*schema), path + ".schema");
 }
 
 namespace {
@@ -193,7 +194,7 @@ ApiResult<ChatSettings> ask(Conversation conversation, const ApiContext& context
     return refused(422, format_member,
                    fmt::format("{}: found one beside tool calls that are to be guided; choose one", format_member));
   if (!tools.empty() && (must_guide || (conversation.guide_calls && !conversation.format))) {
-    auto grammar = Grammar::tool_calls(engine.chat_format(), tools, calls);
+    auto grammar = engine.grammars().tool_calls(engine.chat_format(), tools, calls);
     if (!grammar) return refused(422, "tools", "tools: " + grammar.error().message);
     generation.grammar = *std::move(grammar);
   }

@@ -39,7 +39,8 @@ void check_tool_name(Body& body, std::string_view member, const std::string& nam
 
 // {"type": "text" | "json_object" | "json_schema"}, the schema in the member `schema` of `wrapper`, or, where that is empty, of the
 // format itself. Null: any text.
-std::shared_ptr<const Grammar> read_format(Body& body, std::string_view name, std::string_view wrapper);
+std::shared_ptr<const Grammar> read_format(Body& body, std::string_view name, std::string_view wrapper,
+                                           GrammarCache& grammars);
 
 // A conversation as one of the APIs has asked for it.
 struct Conversation {

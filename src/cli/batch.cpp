@@ -7,18 +7,24 @@
 #include <optional>
 #include <string>
 
+#include "api/batch_file.h"
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
-#include "api/batch_file.h"
+#include "engine/block_store.h"
+#include "engine/identity.h"
 
 namespace fathom {
 
 namespace {
 
+// Some steps' worth of blocks may wait for the disk.
+constexpr int64_t kQueuedBlocks = 64;
+
 struct BatchOptions {
   EngineOptions engine;
+  CacheOptions cache;
   BatchFileSettings file;
   std::string in, out;
 };
@@ -44,11 +50,27 @@ std::string summary(const BatchFileReport& report) {
   return text;
 }
 
+std::string disk_summary(const BlockStoreStats& s) {
+  std::string text = fmt::format("  disk      {} blocks written, {} read, {:.1f} MB kept\n", s.written, s.hits,
+                                 1e-6 * static_cast<double>(s.bytes));
+  if (s.errors > 0) text += fmt::format("            {} failures, the last: {}\n", s.errors, s.last_error);
+  return text;
+}
+
 Result<int> run(BatchOptions& options) {
   options.file.in = options.in;
   options.file.out = options.out;
   EngineSettings settings = options.engine.settings();
+  settings.cache = options.cache.tokens;
   FATHOM_TRY(const auto engine, Engine::open(options.engine.folder(), settings));
+  // Outlives the run, and writes what still waits when it ends.
+  std::unique_ptr<BlockStore> store;
+  if (!options.cache.folder.empty()) {
+    const int64_t block = engine->kv_pool().block_bytes();
+    FATHOM_TRY(store, BlockStore::open({options.cache.folder, options.cache.disk_bytes(), kQueuedBlocks * block}));
+    FATHOM_TRY(options.file.batcher.identity, cache_identity(*engine));
+    options.file.batcher.store = store.get();
+  }
   InterruptFlag interrupt({SIGINT, SIGTERM});
   std::optional<Progress> progress;
   const auto on_progress = [&](int64_t done, int64_t total) {
@@ -59,6 +81,10 @@ Result<int> run(BatchOptions& options) {
   progress.reset();
   FATHOM_TRY(const BatchFileReport report, std::move(result));
   std::fputs(summary(report).c_str(), stdout);
+  if (store) {
+    store->flush();
+    std::fputs(disk_summary(store->stats()).c_str(), stdout);
+  }
   if (report.before + report.answered + report.refused == report.requests) return 0;
   fmt::print(stderr, "fathom: stopped before all was answered; the same command with --resume goes on\n");
   return 130;
@@ -86,6 +112,7 @@ void add_batch(CLI::App& app, CommandContext& context) {
       ->capture_default_str();
   command->add_flag("--draft,!--no-draft", options->file.batcher.draft,
                     "Let the multi-token-prediction layer draft (default: yes); changes speed, never an answer");
+  options->cache.add_to(*command, "the context of one");
   options->engine.add_to(*command, /*model_required=*/false);
   command->callback([options, &context] { context.action = [options] { return exit_code(run(*options)); }; });
 }

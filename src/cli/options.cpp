@@ -76,6 +76,20 @@ EngineSettings EngineOptions::settings() const {
   return settings;
 }
 
+void CacheOptions::add_to(CLI::App& command, const std::string& default_tokens) {
+  command.add_option("--cache", tokens, "Tokens in memory for all conversations; 0: " + default_tokens)
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 40))
+      ->type_name("TOKENS");
+  CLI::Option* on_disk =
+      command.add_option("--cache-dir", folder, "Keep the context cache on disk too, in this folder, across runs");
+  on_disk->type_name("DIR");
+  command.add_option("--cache-gb", gigabytes, "Of disk for it")
+      ->check(CLI::Range(1e-3, 1e6))
+      ->type_name("GB")
+      ->needs(on_disk)
+      ->capture_default_str();
+}
+
 void SamplingOptions::add_to(CLI::App& command) {
   const auto add = [&](const char* name, auto& value, const char* description, const char* type) {
     command.add_option(name, value, description)->type_name(type)->group("Sampling");

@@ -35,6 +35,16 @@ struct EngineOptions {
   Result<std::unique_ptr<Engine>> open() const { return Engine::open(folder(), settings()); }
 };
 
+// The context cache, in memory and on disk.
+struct CacheOptions {
+  int64_t tokens = 0;  // 0: the command's own
+  std::string folder;  // empty: none on disk
+  double gigabytes = 10;
+
+  void add_to(CLI::App& command, const std::string& default_tokens);
+  int64_t disk_bytes() const { return static_cast<int64_t>(gigabytes * 1e9); }
+};
+
 // What is not given on the command line comes from the checkpoint's generation_config.json.
 struct SamplingOptions {
   std::optional<double> temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;

@@ -27,10 +27,9 @@ namespace {
 
 struct ServeOptions {
   EngineOptions engine;
-  std::string config, address, keys, ledger, cache_folder;
+  std::string config, address, keys, ledger;
   std::optional<uint16_t> port;
-  int64_t cache = 0;
-  double cache_gb = 10;
+  CacheOptions cache;
 };
 
 // The file's options, and those of the command line in their place.
@@ -43,10 +42,10 @@ Result<ServeConfig> configured(const ServeOptions& options) {
     ModelSettings& model = config.service.models.emplace_back();
     model.folder = options.engine.folder();
     model.engine = options.engine.settings();
-    model.engine.cache = options.cache;
+    model.engine.cache = options.cache.tokens;
     model.aliases = {"deepseek"};  // deepseek-chat and deepseek-reasoner, as the vendor has them
-    model.cache_folder = options.cache_folder;
-    model.cache_bytes = static_cast<int64_t>(options.cache_gb * 1e9);
+    model.cache_folder = options.cache.folder;
+    model.cache_bytes = options.cache.disk_bytes();
   } else if (!options.engine.model.empty()) {
     return fail("--model: the file of --config names the models already: leave one of them out");
   }
@@ -130,15 +129,7 @@ void add_serve(CLI::App& app, CommandContext& context) {
   command->add_option("--keys", options->keys, "Who may ask: made by 'fathom keys'")->type_name("FILE");
   command->add_option("--ledger", options->ledger, "What was asked for, and what it cost: read by 'fathom usage'")
       ->type_name("FILE");
-  command->add_option("--cache", options->cache, "Tokens in memory for all conversations; 0: four times the context")
-      ->check(CLI::NonNegativeNumber)
-      ->type_name("TOKENS");
-  command->add_option("--cache-dir", options->cache_folder, "Keep the context cache on disk too, in this folder")
-      ->type_name("DIR");
-  command->add_option("--cache-gb", options->cache_gb, "Of disk for it")
-      ->check(CLI::PositiveNumber)
-      ->type_name("GB")
-      ->capture_default_str();
+  options->cache.add_to(*command, "four times the context");
   options->engine.add_to(*command, /*model_required=*/false);
   command->callback([options, &context] { context.action = [options] { return exit_code(run(*options)); }; });
 }

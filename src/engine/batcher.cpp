@@ -238,7 +238,7 @@ void Batcher::finish(Sequence& s) {
   const auto first = s.answer.tokens() > 0 ? s.first_token : now;
   result.cached_tokens = s.cached;
   result.prompt_logprobs = group.prompt_logprobs;
-  stats_.cached_tokens += s.cached;
+  if (s.choice == 0) stats_.cached_tokens += s.cached;
   result.prefill_seconds = seconds(first - group.submitted);
   result.decode_seconds = seconds(now - first);
   ++(s.answer.ended() ? stats_.done : stats_.cancelled);

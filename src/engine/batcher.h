@@ -61,8 +61,10 @@ struct BatcherSettings {
 
 struct BatcherStats {
   int64_t running = 0, waiting = 0;
-  int64_t loaded_blocks = 0;                                                 // from disk
-  int64_t steps = 0, read_tokens = 0, cached_tokens = 0, answer_tokens = 0;  // read: of prompts, not found in the cache
+  int64_t loaded_blocks = 0;  // from disk
+  // Of prompts: read, and found in the cache. A prompt with several choices counts once.
+  int64_t read_tokens = 0, cached_tokens = 0;
+  int64_t steps = 0, answer_tokens = 0;
   int64_t drafted = 0, accepted = 0, preempted = 0, done = 0, cancelled = 0;
   int64_t free_blocks = 0, idle_blocks = 0, blocks = 0;
 };

@@ -18,6 +18,7 @@
 #include "engine/kv_pool.h"
 #include "engine/sampler.h"
 #include "grammar/grammar.h"
+#include "grammar/grammar_cache.h"
 #include "grammar/token_table.h"
 #include "model/runner.h"
 #include "text/chat.h"
@@ -46,6 +47,8 @@ class Engine {
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   // For grammars; made when it is first asked for. Thread-safe.
   std::shared_ptr<const TokenTable> token_table() const;
+  // Those of requests' schemas. Thread-safe.
+  GrammarCache& grammars() const { return grammars_; }
   ChatFormat chat_format() const { return chat_format_; }
   const EngineSettings& settings() const { return settings_; }
   int64_t context() const { return settings_.context; }
@@ -62,6 +65,7 @@ class Engine {
   Isa isa_ = Isa::kPortable;
   std::unique_ptr<WeightStore> store_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  mutable GrammarCache grammars_;
   mutable std::once_flag token_table_once_;
   mutable std::shared_ptr<const TokenTable> token_table_;
   ChatFormat chat_format_ = ChatFormat::kV31;
