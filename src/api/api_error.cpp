@@ -32,7 +32,9 @@ Json error_json(const ApiError& error) {
 
 Json error_body(ApiKind kind, const ApiError& error) {
   if (kind == ApiKind::kOpenAi) return error_json(error);
-  return {{"type", "error"}, {"error", {{"type", error_type(error.status)}, {"message", error.message}}}};
+  Json inner = {{"type", error_type(error.status)}, {"message", error.message}};
+  if (!error.code.empty()) inner["details"] = {{"error_code", error.code}};
+  return {{"type", "error"}, {"error", std::move(inner)}};
 }
 
 std::string error_event(ApiKind kind, const ApiError& error) {

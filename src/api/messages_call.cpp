@@ -201,6 +201,10 @@ ApiResult<MessagesRequest> read_request(const Json& json, const ApiContext& cont
   const auto refused = [](std::string param, std::string message) {
     return tl::unexpected(ApiError{400, std::move(message), std::move(param)});
   };
+  // With this code the vendor's client sends the whole conversation instead, at once and from then on.
+  if (body.find("thread"))
+    return tl::unexpected(ApiError{400, "thread: nothing is stored here: send the whole conversation", "thread",
+                                   "thread_unsupported_request"});
   body.text("model");
   Conversation conversation;
   const Json none;

@@ -116,6 +116,7 @@ TEST_F(MessagesCallTest, WrongBodiesAreNamed) {
       {R"("stop_sequences": [1])", "stop_sequences", "found 1"},
       {R"("metadata": {"user_id": 1})", "metadata.user_id", "a text"},
       {R"("mcp_servers": [{}])", "mcp_servers", "none here"},
+      {R"("thread": {"type": "create"})", "thread", "nothing is stored here"},
       {R"("output_format": {"type": "json_schema"})", "output_format", "schema"},
   };
   for (const auto& c : cases) {

@@ -110,6 +110,7 @@ describe("tools", () => {
     assert.deepEqual(message.content.at(-1).input, { operation: "add", a: 28514, b: 3480 });
   });
 
+  // It asks for a conversation that the server stores, is told that there are none, and sends the whole from then on.
   test("the client runs the tool in a loop", async () => {
     const run = ({ a, b }) => String(a + b);
     const last = await client.beta.messages.toolRunner({

@@ -4,7 +4,6 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 import Anthropic from "@anthropic-ai/sdk";
@@ -14,6 +13,7 @@ const program = process.env.FATHOM;
 if (!program) throw new Error("FATHOM is not set: it names the fathom program to test");
 
 export const model = "nano";
+const { FATHOM_MODEL: _, ...env } = process.env; // the model that comes with the program, whatever is set
 
 // What the command printed; an error with what it said where it fails.
 export async function fathom(...args) {
@@ -27,7 +27,6 @@ export class Server {
     server.folder = await mkdtemp(join(tmpdir(), "fathom-e2e-"));
     server.ledger = join(server.folder, "ledger.db");
     const args = ["serve", "--port", "0", "--ledger", server.ledger];
-    args.push("--model", fileURLToPath(new URL("../../models/nano", import.meta.url)));
     if (keys.length) {
       const store = join(server.folder, "keys.db");
       args.push("--keys", store);
@@ -36,7 +35,7 @@ export class Server {
         server.#keys.set(name, made.key);
       }
     }
-    server.#child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
+    server.#child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], env });
     server.url = await server.#ready();
     return server;
   }
