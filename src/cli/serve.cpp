@@ -12,6 +12,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli/command.h"
 #include "cli/options.h"
@@ -26,6 +27,7 @@ namespace asio = boost::asio;
 namespace {
 
 struct ServeOptions {
+  std::vector<std::string> of_a_model;  // names of options that were given
   EngineOptions engine;
   std::string config, address, keys, ledger;
   std::optional<uint16_t> port;
@@ -46,8 +48,9 @@ Result<ServeConfig> configured(const ServeOptions& options) {
     model.aliases = {"deepseek"};  // deepseek-chat and deepseek-reasoner, as the vendor has them
     model.cache_folder = options.cache.folder;
     model.cache_bytes = options.cache.disk_bytes();
-  } else if (!options.engine.model.empty()) {
-    return fail("--model: the file of --config names the models already: leave one of them out");
+  } else if (!options.of_a_model.empty()) {
+    return fail("{}: the file of --config has the models and what belongs to each: set it there",
+                fmt::join(options.of_a_model, ", "));
   }
   if (!options.address.empty()) config.http.address = options.address;
   if (options.port) config.http.port = *options.port;
@@ -118,7 +121,7 @@ void add_serve(CLI::App& app, CommandContext& context) {
       "lists every endpoint. Only this machine can reach it, unless --address says otherwise; then it wants keys.\n\n"
       "  fathom serve\n"
       "  fathom serve --model DIR --cache-dir cache --cache-gb 50\n"
-      "  fathom keys add alice --keys keys.db && fathom serve --address 0.0.0.0 --keys keys.db --ledger ledger.db\n"
+      "  fathom keys add alice --store keys.db && fathom serve --address 0.0.0.0 --keys keys.db --ledger ledger.db\n"
       "  fathom serve --config serve.json");
   command->add_option("--config", options->config, "All options in one JSON file (docs/operations.md)")
       ->type_name("FILE");
@@ -131,7 +134,12 @@ void add_serve(CLI::App& app, CommandContext& context) {
       ->type_name("FILE");
   options->cache.add_to(*command, "four times the context");
   options->engine.add_to(*command, /*model_required=*/false);
-  command->callback([options, &context] { context.action = [options] { return exit_code(run(*options)); }; });
+  command->callback([options, command, &context] {
+    for (const char* name : {"--model", "--context", "--numerics", "--kv", "--threads", "--reproducible", "--chunk",
+                             "--cache", "--cache-dir", "--cache-gb"})
+      if (command->count(name) > 0) options->of_a_model.emplace_back(name);
+    context.action = [options] { return exit_code(run(*options)); };
+  });
 }
 
 }  // namespace fathom

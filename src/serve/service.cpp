@@ -4,6 +4,7 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
+#include <boost/asio/ip/address.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/string.hpp>
@@ -73,7 +74,10 @@ std::string_view host_of(std::string_view host) {
 }
 
 bool is_this_machine(std::string_view host) {
-  return host == "localhost" || host.ends_with(".localhost") || host == "::1" || host.starts_with("127.");
+  if (host == "localhost" || host.ends_with(".localhost")) return true;
+  boost::system::error_code error;  // "127.evil.example" is a name, and may be anywhere
+  const auto address = asio::ip::make_address(std::string(host), error);
+  return !error && address.is_loopback();
 }
 
 int64_t now_ms() {
@@ -84,6 +88,11 @@ int64_t now_seconds() { return now_ms() / 1000; }
 
 ApiError error_of(int status, std::string message, std::string param = {}, std::string code = {}) {
   return {status, std::move(message), std::move(param), std::move(code)};
+}
+
+std::string shortened(std::string_view path) {
+  constexpr size_t kShown = 100;
+  return in_quotes(path.substr(0, kShown));
 }
 
 HttpAnswer refused(const ApiError& error, ApiKind kind = ApiKind::kOpenAi, int64_t retry_after_s = 1) {
@@ -212,6 +221,11 @@ Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, Servic
       return fathom::fail("{}: has no keys, so no one could use this server: make one with 'fathom keys add'",
                           s.keys.string());
   }
+  if (service->keys_ && s.ledger.empty())
+    for (const KeyInfo& key : service->keys_->list())
+      if (key.settings.limits.budget_usd)
+        return fathom::fail("{}: the key '{}' has a budget, which only a ledger can count: name its file with --ledger",
+                            s.keys.string(), key.name);
   if (!s.ledger.empty()) {
     FATHOM_TRY(service->ledger_, Ledger::open({.file = s.ledger, .text = s.ledger_text}));
   }
@@ -329,7 +343,22 @@ HttpAnswer Service::preflight(const HttpHeader& header) const {
   return answer;
 }
 
-std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::string&) {
+std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::string& peer) {
+  auto answer = refuse_early(header);
+  if (answer && answer->status >= 400) {
+    LedgerRow row;
+    row.request_id = random_id("req-");
+    // The endpoint is what the client says it is, and stands in logs.
+    row.endpoint = shortened(path_of(header));
+    row.status = static_cast<int>(answer->status);
+    answer->fields.emplace_back("x-request-id", row.request_id);
+    log_.request(row, peer);
+    metrics_->http("other", row.status, 0);
+  }
+  return answer;
+}
+
+std::optional<HttpAnswer> Service::refuse_early(const HttpHeader& header) const {
   if (const auto error = check_origin(header)) return refused(*error);
   if (header.method() == http::verb::options) return preflight(header);
   const auto route = find_route(header);
@@ -377,7 +406,7 @@ void Service::finish(Call& call) {
   log_.request(row, call.http.peer);
   metrics_->http(std::string(call.route.path), row.status, row.total_ms / 1000);
   if (call.route.reader) metrics_->request_done(row);
-  if (ledger_ && (call.route.reader || row.status >= 400)) ledger_->add(std::move(row));
+  if (ledger_ && (call.route.reader || row.price_usd > 0 || row.status >= 400)) ledger_->add(std::move(row));
 }
 
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
@@ -522,10 +551,21 @@ asio::awaitable<void> Service::lens(Call& call) {
   const ApiContext context = context_of(*asked);
   const auto read_call = [&] { return read_lens_call(asked->body, context); };
   auto read = co_await run_on(workers_, read_call);
+  std::optional<Limits::Slot> slot;
+  if (read && keys_) {
+    auto admitted = limits_->admit(call.principal, LimitsClock::now(), static_cast<int64_t>(read->tokens.size()));
+    if (!admitted) {
+      co_await fail(call, admitted.error().error, admitted.error().retry_after_s);
+      co_return;
+    }
+    slot.emplace(*std::move(admitted));
+  }
   ApiResult<Json> body = Json();
-  if (read)
+  if (read) {
+    call.row.usage.prompt_tokens = static_cast<int64_t>(read->tokens.size());
+    call.row.price_usd = cost_usd(asked->model->settings.price, call.row.usage);
     body = co_await answer_lens(*asked->model, *std::move(read));
-  else
+  } else
     body = tl::unexpected(read.error());
   if (body)
     co_await reply(call, *body);

@@ -62,6 +62,7 @@ class Service final : public HttpHandler {
   // With the status and the reason where there is none.
   tl::expected<const Route*, ApiError> find_route(const HttpHeader& header) const;
   tl::expected<Principal, ApiError> find_principal(const HttpHeader& header) const;
+  std::optional<HttpAnswer> refuse_early(const HttpHeader& header) const;
   std::optional<ApiError> check_origin(const HttpHeader& header) const;
   void add_cors(const HttpHeader& header, HttpFields& fields) const;
   HttpAnswer preflight(const HttpHeader& header) const;
