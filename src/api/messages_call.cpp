@@ -231,10 +231,11 @@ ApiResult<MessagesRequest> read_request(const Json& json, const ApiContext& cont
   // An input is an object in this API, whatever the model would have written.
   conversation.guide_calls = true;
   conversation.thinking = read_thinking_block(body, context.model);
-  conversation.format = read_format(body, "output_format", "");
+  conversation.format = read_format(body, "output_format", "", context.engine.grammars());
   if (const Json* output = body.object("output_config")) {
     Body inner(body, *output, "output_config");
-    if (auto format = read_format(inner, "format", "")) conversation.format = std::move(format);
+    if (auto format = read_format(inner, "format", "", context.engine.grammars()))
+      conversation.format = std::move(format);
   }
   if (const Json* metadata = body.object("metadata")) Body(body, *metadata, "metadata").text("user_id");
   body.refuse("mcp_servers", "there are none here");

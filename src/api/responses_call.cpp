@@ -190,7 +190,7 @@ ApiResult<ApiCall> read_responses_call(const Json& json, const ApiContext& conte
   const Json* text = body.object("text");
   if (text) {
     Body inner(body, *text, "text");
-    conversation.format = read_format(inner, "format", "");
+    conversation.format = read_format(inner, "format", "", context.engine.grammars());
   }
   const Json* metadata = body.object("metadata");
   if (body.error()) return tl::unexpected(*body.error());
