@@ -47,7 +47,10 @@ for (const [how, extra, types] of [
     const events = await collect(await client.messages.create({ ...asked, stream: true }));
     for (const [index, block] of whole.content.entries()) {
       const deltas = events.filter((event) => event.type === "content_block_delta" && event.index === index);
-      assert.equal(deltas.map(({ delta }) => delta.thinking ?? delta.text ?? "").join(""), block.thinking ?? block.text);
+      assert.equal(
+        deltas.map(({ delta }) => delta.thinking ?? delta.text ?? "").join(""),
+        block.thinking ?? block.text,
+      );
     }
     const gathered = await client.messages.stream(asked).finalMessage();
     const texts = (message) => message.content.map((block) => block.thinking ?? block.text);

@@ -5,7 +5,7 @@ import { after, before, test } from "node:test";
 import Anthropic from "@anthropic-ai/sdk";
 import OpenAI from "openai";
 
-import { Server, eventually, model } from "./server.mjs";
+import { Server, collect, eventually, model } from "./server.mjs";
 
 let server;
 before(async () => {
@@ -108,3 +108,15 @@ for (const [name, leave] of [
     await eventually(async () => (await server.usage()).aborted === before + 1);
     assert.equal((await server.openai({ apiKey }).chat.completions.create(short)).object, "chat.completion");
   });
+
+test("a server that is to end lets streams finish", async () => {
+  const ending = await Server.start();
+  const stream = await ending.openai().chat.completions.create({ ...long, max_tokens: 1000, stream: true });
+  const chunks = stream[Symbol.asyncIterator]();
+  const first = await chunks.next();
+  const stopped = ending.stop();
+  const all = [first.value, ...(await collect({ [Symbol.asyncIterator]: () => chunks }))];
+  assert.equal(all.at(-1).choices[0].finish_reason, "length");
+  await stopped;
+  await assert.rejects(ending.openai().chat.completions.create(short), OpenAI.APIConnectionError);
+});

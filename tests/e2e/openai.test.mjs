@@ -16,8 +16,7 @@ after(() => server.stop());
 
 const user = (content) => [{ role: "user", content }];
 const think = { thinking: { type: "enabled" } };
-const joined = (chunks, member) =>
-  chunks.map((chunk) => chunk.choices[0]?.delta?.[member] ?? "").join("");
+const joined = (chunks, member) => chunks.map((chunk) => chunk.choices[0]?.delta?.[member] ?? "").join("");
 
 describe("chat completions", () => {
   test("an answer without thinking", async () => {
@@ -72,10 +71,7 @@ describe("chat completions", () => {
       assert.equal(last.usage.completion_tokens, whole.usage.completion_tokens);
       assert.equal(last.usage.prompt_tokens, whole.usage.prompt_tokens);
       assert.ok(chunks.every((chunk) => chunk.usage === null && chunk.id === last.id));
-      assert.deepEqual(
-        chunks.map((chunk) => chunk.choices[0].finish_reason).filter(Boolean),
-        [finish_reason],
-      );
+      assert.deepEqual(chunks.map((chunk) => chunk.choices[0].finish_reason).filter(Boolean), [finish_reason]);
     });
 
   test("the client's own gathering of a stream", async () => {
@@ -87,7 +83,8 @@ describe("chat completions", () => {
 
   test("reasoning that comes back is accepted", async () => {
     const messages = user("What is 28 + 34?");
-    const { message } = (await client.chat.completions.create({ model, messages, temperature: 0, ...think })).choices[0];
+    const { message } = (await client.chat.completions.create({ model, messages, temperature: 0, ...think }))
+      .choices[0];
     const answer = await client.chat.completions.create({
       model,
       messages: [...messages, message, ...user("What is 3 + 4?")],
@@ -162,7 +159,13 @@ describe("chat completions", () => {
     test(`tool_choice ${how} makes a call`, async () => {
       const tools = structuredClone([calculator.function]);
       tools[0].function.strict = true;
-      const answer = await client.chat.completions.create({ model, messages: user("Hello!"), tools, tool_choice, seed: 3 });
+      const answer = await client.chat.completions.create({
+        model,
+        messages: user("Hello!"),
+        tools,
+        tool_choice,
+        seed: 3,
+      });
       assert.equal(answer.choices[0].finish_reason, "tool_calls");
       const [call] = answer.choices[0].message.tool_calls;
       const given = JSON.parse(call.function.arguments);
@@ -224,8 +227,19 @@ describe("chat completions", () => {
   });
 
   test("two choices, and a seed says all", async () => {
-    const asked = { model, messages: user("Tell me something."), n: 2, seed: 11, temperature: 2, ignore_eos: true, max_tokens: 60 };
-    const [one, two] = await Promise.all([client.chat.completions.create(asked), client.chat.completions.create(asked)]);
+    const asked = {
+      model,
+      messages: user("Tell me something."),
+      n: 2,
+      seed: 11,
+      temperature: 2,
+      ignore_eos: true,
+      max_tokens: 60,
+    };
+    const [one, two] = await Promise.all([
+      client.chat.completions.create(asked),
+      client.chat.completions.create(asked),
+    ]);
     const texts = (answer) => answer.choices.map((choice) => [choice.index, choice.message.content]);
     assert.deepEqual(texts(one), texts(two));
     assert.equal(one.choices.length, 2);
@@ -234,6 +248,30 @@ describe("chat completions", () => {
     for (const index of [0, 1]) {
       const own = chunks.flatMap((chunk) => chunk.choices).filter((choice) => choice.index === index);
       assert.equal(own.map((choice) => choice.delta.content ?? "").join(""), one.choices[index].message.content);
+    }
+  });
+
+  test("the same text, whatever else is under way", async () => {
+    const asked = Array.from({ length: 12 }, (_, i) => ({
+      model,
+      messages: user(`What is ${100 + 37 * i} + ${900 - 13 * i}?`),
+      seed: i,
+      max_tokens: 120,
+      ...(i % 2 ? think : {}),
+    }));
+    const texts = (answer) => [answer.choices[0].message.reasoning_content, answer.choices[0].message.content];
+    const alone = [];
+    for (const one of asked) alone.push(texts(await client.chat.completions.create(one)));
+    const together = await Promise.all(asked.map((one) => client.chat.completions.create(one)));
+    assert.deepEqual(together.map(texts), alone);
+  });
+
+  test("a message that is begun is continued", async () => {
+    const begun = { role: "assistant", content: "28 + 34 =", prefix: true };
+    const asked = { model, messages: [...user("What is 28 + 34?"), begun], temperature: 0 };
+    for (const baseURL of [`${server.url}/beta`, server.url]) {
+      const answer = await server.openai({ baseURL }).chat.completions.create(asked);
+      assert.match(answer.choices[0].message.content, /^ \d+/);
     }
   });
 
@@ -287,6 +325,13 @@ describe("completions", () => {
     const one = await client.completions.create({ ...asked, prompt: tokens });
     const text = await client.completions.create({ ...asked, prompt: "The fish" });
     assert.equal(one.choices[0].text, text.choices[0].text);
+  });
+
+  test("fill in the middle", async () => {
+    const answer = await server
+      .openai({ baseURL: `${server.url}/beta` })
+      .completions.create({ model, prompt: "The fish is", suffix: "in the sea.", max_tokens: 6, ignore_eos: true });
+    assert.equal(answer.usage.completion_tokens, 6);
   });
 
   test("a stream is the whole answer", async () => {
@@ -349,6 +394,37 @@ describe("responses", () => {
   });
 });
 
+describe("responses, structured", () => {
+  test("JSON that fits its schema", async () => {
+    const schema = {
+      type: "object",
+      properties: { sum: { type: "integer" } },
+      required: ["sum"],
+      additionalProperties: false,
+    };
+    const answer = await client.responses.parse({
+      model,
+      input: "What is 28 + 34?",
+      text: { format: { type: "json_schema", name: "sum", strict: true, schema } },
+      reasoning: { effort: "none" },
+    });
+    assert.ok(Number.isInteger(answer.output_parsed.sum));
+  });
+
+  test("what ended early says so", async () => {
+    const answer = await client.responses.create({ model, input: "Hello", max_output_tokens: 2 });
+    assert.equal(answer.status, "incomplete");
+    assert.equal(answer.incomplete_details.reason, "max_output_tokens");
+  });
+
+  test("what is not stored here is refused", async () => {
+    await assert.rejects(
+      client.responses.create({ model, input: "Hello", previous_response_id: "resp_1" }),
+      OpenAI.UnprocessableEntityError,
+    );
+  });
+});
+
 describe("models and tokens", () => {
   test("the list of models", async () => {
     const models = await collect(client.models.list());
@@ -358,7 +434,9 @@ describe("models and tokens", () => {
 
   test("tokens and back", async () => {
     const prompt = "Ein 🐟 und 28 + 34 = 62.";
-    const { tokens, count } = await (await server.post("/tokenize", { model, prompt, add_special_tokens: false })).json();
+    const { tokens, count } = await (
+      await server.post("/tokenize", { model, prompt, add_special_tokens: false })
+    ).json();
     assert.equal(tokens.length, count);
     const back = await (await server.post("/detokenize", { model, tokens })).json();
     assert.equal(back.prompt, prompt);
@@ -370,7 +448,12 @@ describe("errors", () => {
   for (const [what, asked, type, fields] of [
     ["a model that is not there", { model: "gpt-9", messages }, OpenAI.NotFoundError, { code: "model_not_found" }],
     ["no messages", { model }, OpenAI.BadRequestError, {}],
-    ["a value out of range", { model, messages, temperature: 3 }, OpenAI.UnprocessableEntityError, { param: "temperature" }],
+    [
+      "a value out of range",
+      { model, messages, temperature: 3 },
+      OpenAI.UnprocessableEntityError,
+      { param: "temperature" },
+    ],
     ["the same, streamed", { model, messages, temperature: 3, stream: true }, OpenAI.UnprocessableEntityError, {}],
     [
       "more than the context holds",

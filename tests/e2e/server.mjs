@@ -67,7 +67,7 @@ export class Server {
     return JSON.parse(await fathom("usage", "--ledger", this.ledger, "--json")).total;
   }
 
-  // Ends it as a service manager does. Anything but a clean end is an error.
+  // Asks it to end, as a service manager does, and waits: what is under way goes on. Anything but a clean end is an error.
   async stop() {
     this.#child.kill("SIGTERM");
     const { code, signal } = await this.#end;
