@@ -103,9 +103,9 @@ for (const [name, leave] of [
 ])
   test(`${name}: it is ended, and the server goes on`, async () => {
     const apiKey = server.key("free");
-    const before = (await server.usage()).aborted;
+    const before = await server.aborted("free");
     await leave(apiKey);
-    await eventually(async () => (await server.usage()).aborted === before + 1);
+    await eventually(async () => (await server.aborted("free")) === before + 1);
     assert.equal((await server.openai({ apiKey }).chat.completions.create(short)).object, "chat.completion");
   });
 

@@ -62,9 +62,10 @@ export class Server {
     return fetch(this.url + path, { method: "POST", body: JSON.stringify(body), ...options });
   }
 
-  // Totals of the ledger.
-  async usage() {
-    return JSON.parse(await fathom("usage", "--ledger", this.ledger, "--json")).total;
+  // How many requests of a key its clients left, says the ledger.
+  async aborted(key) {
+    const { usage } = JSON.parse(await fathom("usage", "--ledger", this.ledger, "--json"));
+    return usage.find((row) => row.key === key)?.aborted ?? 0;
   }
 
   // Asks it to end, as a service manager does, and waits: what is under way goes on. Anything but a clean end is an error.

@@ -27,6 +27,25 @@ function parse_events(bytes) {
     });
 }
 
+test("the parser refuses what is not to the letter", () => {
+  const parse = (text) => parse_events(new TextEncoder().encode(text));
+  assert.deepEqual(parse(": keep-alive\n\nevent: a\ndata: {}\n\n"), [{ event: "a", data: "{}" }]);
+  for (const wrong of [
+    "",
+    "data: {}",
+    "data: {}\n",
+    "data: {}\n\n\n",
+    "data: {}\r\n\r\n",
+    "data:{}\n\n",
+    "data: {}\ndata: {}\n\n",
+    "data: {}\nevent: a\n\n",
+    "\ufeffdata: {}\n\n",
+    "{}\n\n",
+  ])
+    assert.throws(() => parse(wrong), assert.AssertionError, JSON.stringify(wrong));
+  assert.throws(() => parse_events(new Uint8Array([...new TextEncoder().encode("data: "), 0xc3, 10, 10])), TypeError);
+});
+
 async function events_of(path, body, headers = {}) {
   const response = await server.post(path, { model, stream: true, ...body }, { headers });
   assert.equal(response.status, 200);
