@@ -1,5 +1,5 @@
-# cmake -DE2E=tests/e2e -DFOLDER=build/e2e -DFATHOM=fathom -DNPM=npm -P run.cmake: installs the client libraries into the build
-# folder and runs the tests there. Where the registry cannot be reached it says so, in the words that ctest takes as skipped.
+# cmake -DE2E=tests/e2e -DFOLDER=build/e2e -DFATHOM=fathom -DNANO=models/nano -DNPM=npm -P run.cmake: installs the client
+# libraries into the build folder and runs the tests there. Where the registry cannot be reached it says so, in the words that ctest takes as skipped.
 cmake_minimum_required(VERSION 3.25)
 
 # A failure to reach it, as npm names it; whatever else goes wrong with an installation fails the test.
@@ -9,6 +9,7 @@ file(GLOB sources ${E2E}/*.mjs ${E2E}/*.json ${E2E}/.npmrc)
 file(MAKE_DIRECTORY ${FOLDER})
 file(COPY ${sources} DESTINATION ${FOLDER})
 set(ENV{FATHOM} ${FATHOM})
+set(ENV{FATHOM_NANO} ${NANO})
 
 # Installed for this very lock file: a stamp says so, as copies keep the times of their originals.
 file(SHA256 ${FOLDER}/package-lock.json lock)

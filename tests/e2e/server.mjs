@@ -1,9 +1,10 @@
 // A live server for the tests of one file: the program that $FATHOM names, with the small model, on a free port.
 import { execFile, spawn } from "node:child_process";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 import Anthropic from "@anthropic-ai/sdk";
@@ -13,7 +14,7 @@ const program = process.env.FATHOM;
 if (!program) throw new Error("FATHOM is not set: it names the fathom program to test");
 
 export const model = "nano";
-const { FATHOM_MODEL: _, ...env } = process.env; // the model that comes with the program, whatever is set
+const folder = process.env.FATHOM_NANO ?? fileURLToPath(new URL("../../models/nano", import.meta.url));
 
 // What the command printed; an error with what it said where it fails.
 export async function fathom(...args) {
@@ -22,11 +23,18 @@ export async function fathom(...args) {
 
 export class Server {
   // keys: those of `fathom keys add`, each [name, ...options]. `key(name)` is what was made.
-  static async start({ keys = [] } = {}) {
+  // one_at_a_time: a request that comes while one is answered waits, and its client is told each second that it does.
+  static async start({ keys = [], one_at_a_time = false } = {}) {
     const server = new Server();
     server.folder = await mkdtemp(join(tmpdir(), "fathom-e2e-"));
     server.ledger = join(server.folder, "ledger.db");
     const args = ["serve", "--port", "0", "--ledger", server.ledger];
+    if (one_at_a_time) {
+      const config = join(server.folder, "serve.json");
+      const models = [{ name: model, folder, max_running: 1 }];
+      await writeFile(config, JSON.stringify({ keep_alive_seconds: 1, models }));
+      args.push("--config", config);
+    } else args.push("--model", folder);
     if (keys.length) {
       const store = join(server.folder, "keys.db");
       args.push("--keys", store);
@@ -35,7 +43,7 @@ export class Server {
         server.#keys.set(name, made.key);
       }
     }
-    server.#child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"], env });
+    server.#child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
     server.url = await server.#ready();
     return server;
   }
