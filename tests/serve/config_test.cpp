@@ -114,12 +114,12 @@ TEST_F(ServeConfigTest, TellsAllProblemsAtOnce) {
                            "models": [{"threads": -1, "cache_gb": 0, "size": 1, "price": {"input": -1, "out": 1}}, 3]})"),
       AllOf(HasSubstr("serve.json"), HasSubstr("port: found 65536"), HasSubstr("prot"), HasSubstr("origins: found"),
             HasSubstr("log: found"), HasSubstr("drain_seconds: found 0"), HasSubstr("ledger_text: found 1"),
-            HasSubstr("limits.requests: found 0"), HasSubstr("limits.request"),
+            HasSubstr("limits.requests: found 0"), HasSubstr("limits.\"request\""),
             HasSubstr("models[0].threads: found -1"), HasSubstr("models[0].cache_gb: found 0")));
-  EXPECT_THAT(
-      problems(R"({"models": [{"size": 1, "price": {"input": -1, "out": 1}}, 3]})"),
-      AllOf(HasSubstr("models[0].folder"), HasSubstr("models[0].size"), HasSubstr("models[0].price.input: found -1"),
-            HasSubstr("models[0].price.out"), HasSubstr("models[1]: found 3")));
+  EXPECT_THAT(problems(R"({"models": [{"size": 1, "price": {"input": -1, "out": 1}}, 3]})"),
+              AllOf(HasSubstr("models[0].folder"), HasSubstr("models[0].\"size\""),
+                    HasSubstr("models[0].price.input: found -1"), HasSubstr("models[0].price.\"out\""),
+                    HasSubstr("models[1]: found 3")));
   EXPECT_THAT(problems(R"({"models": []})"), HasSubstr("models: found []"));
   EXPECT_THAT(problems(R"({"origins": [1]})"), HasSubstr("origins: found [1]"));
 }

@@ -214,7 +214,9 @@ TEST(Service, OtherBodiesAreRefusedClearly) {
   for (const std::string& body : bodies)
     for (const char* path :
          {"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/tokenize", "/lens"}) {
-      if (body.size() > 90'000 && body[0] == '{' && body[2] == 'p' && path == std::string("/tokenize")) continue;
+      // Those two answer nothing, and look at the prompt alone.
+      const bool prompt_alone = path == std::string("/tokenize") || path == std::string("/lens");
+      if (prompt_alone && body.starts_with(R"({"prompt": "x)")) continue;
       const auto start = std::chrono::steady_clock::now();
       const RawAnswer answer = ask(port, post(path, body));
       EXPECT_TRUE(answer.status == 400 || answer.status == 422)
@@ -341,7 +343,9 @@ TEST(Service, KeysSayWhoMayAskWhat) {
   EXPECT_EQ(used()[0]["key"], "alice") << "and none of the others";
   EXPECT_EQ(get(running.port, "/v1/usage?by=colour", with(any)).status, 422u);
   const auto rows = [&] {
-    return test::query(folder / "ledger.db", "select key, status, completion_tokens from requests where key = 'alice'");
+    return test::query(
+        folder / "ledger.db",
+        "select key, status, completion_tokens from requests where endpoint = '/v1/completions' and status = 200");
   };
   EXPECT_THAT(rows(), testing::ElementsAre("alice|200|3", "alice|200|3"));
 }
@@ -385,14 +389,13 @@ TEST(Service, AClientThatLeavesFreesItsSequence) {
 
 TEST(Service, DrainsAndThenRefuses) {
   auto running = std::make_unique<Running>(ServiceSettings{});
-  RawClient client(running->port), kept(running->port);
+  RawClient client(running->port);
   client.send(completion(30, 1, true));
   EXPECT_THAT(client.read_until("data: {"), HasSubstr("data: {"));
   EXPECT_TRUE(running->drain(10s));
-  const RawAnswer refused = kept.ask(completion(1, 1));
-  EXPECT_EQ(refused.status, 503u);
-  EXPECT_EQ(kept.ask(head("GET", "/health") + "\r\n").status, 503u);
-  EXPECT_EQ(kept.ask(head("GET", "/health/live") + "\r\n").status, 200u);
+  EXPECT_EQ(ask(running->port, completion(1, 1)).status, 503u);
+  EXPECT_EQ(get(running->port, "/health").status, 503u);
+  EXPECT_EQ(get(running->port, "/health/live").status, 200u);
 }
 
 // Its coroutines end when the service is gone already.
