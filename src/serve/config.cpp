@@ -167,7 +167,8 @@ Status check_serve_config(ServeConfig& config) {
   std::set<std::string> names;
   std::set<fs::path> caches;
   for (ModelSettings& model : config.service.models) {
-    if (model.name.empty()) model.name = (fs::absolute(model.folder) / "").parent_path().filename().string();
+    if (model.name.empty())
+      model.name = (fs::absolute(model.folder) / "").lexically_normal().parent_path().filename().string();
     if (!names.insert(model.name).second) problems.add("models: two have the name '{}'", model.name);
     for (const std::string& alias : model.aliases)
       if (!names.insert(alias).second) problems.add("models: the alias '{}' is taken already", alias);

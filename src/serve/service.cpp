@@ -73,11 +73,13 @@ std::string_view host_of(std::string_view host) {
   return host.substr(0, host.find(':'));
 }
 
+// An address is one only as a whole: 127.example.com may be anyone's.
 bool is_this_machine(std::string_view host) {
-  if (host == "localhost" || host.ends_with(".localhost")) return true;
-  boost::system::error_code error;  // "127.evil.example" is a name, and may be anywhere
-  const auto address = asio::ip::make_address(std::string(host), error);
-  return !error && address.is_loopback();
+  boost::system::error_code error;
+  const auto address = asio::ip::make_address(host, error);
+  if (!error) return address.is_loopback();
+  return boost::beast::iequals(host, "localhost") ||
+         (host.size() > 10 && boost::beast::iequals(host.substr(host.size() - 10), ".localhost"));
 }
 
 int64_t now_ms() {
@@ -172,16 +174,16 @@ Json usage_json(std::string_view by, const std::vector<UsageLine>& lines) {
 
 Json status_json(const char* status) { return {{"status", status}}; }
 
-// Counts a request while it is under way.
+// Counts a request while it is under way. One that was cut off may end after the service.
 class Counted {
  public:
-  explicit Counted(int64_t& count) : count_(count) { ++count_; }
-  ~Counted() { --count_; }
+  explicit Counted(std::shared_ptr<int64_t> count) : count_(std::move(count)) { ++*count_; }
+  ~Counted() { --*count_; }
   Counted(const Counted&) = delete;
   Counted& operator=(const Counted&) = delete;
 
  private:
-  int64_t& count_;
+  const std::shared_ptr<int64_t> count_;
 };
 
 }  // namespace
@@ -279,11 +281,11 @@ asio::awaitable<bool> Service::drain(std::chrono::seconds most) {
   host_.close();
   asio::steady_timer timer(network_);
   const auto until = std::chrono::steady_clock::now() + most;
-  while (under_way_ > 0 && std::chrono::steady_clock::now() < until) {
+  while (*under_way_ > 0 && std::chrono::steady_clock::now() < until) {
     timer.expires_after(std::chrono::milliseconds(20));
     co_await timer.async_wait(asio::use_awaitable);
   }
-  co_return under_way_ == 0;
+  co_return *under_way_ == 0;
 }
 
 tl::expected<const Service::Route*, ApiError> Service::find_route(const HttpHeader& header) const {
@@ -361,15 +363,21 @@ std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::st
 std::optional<HttpAnswer> Service::refuse_early(const HttpHeader& header) const {
   if (const auto error = check_origin(header)) return refused(*error);
   if (header.method() == http::verb::options) return preflight(header);
+  auto answer = refuse(header);
+  if (answer) add_cors(header, answer->fields);  // so that a page may read why
+  return answer;
+}
+
+std::optional<HttpAnswer> Service::refuse(const HttpHeader& header) const {
   const auto route = find_route(header);
   if (!route) return refused(route.error());
   if (!(*route)->needs_key) return std::nullopt;
   if (const auto principal = find_principal(header); !principal) return refused(principal.error(), (*route)->kind);
   if (draining_)
     return refused({503, "the server is shutting down: try another, or later", "", "shutting_down"}, (*route)->kind);
-  if (under_way_ >= settings_.max_requests)
+  if (*under_way_ >= settings_.max_requests)
     return refused(
-        {429, fmt::format("{} requests are under way, as many as may: try later", under_way_), "", "queue_full"},
+        {429, fmt::format("{} requests are under way, as many as may: try later", *under_way_), "", "queue_full"},
         (*route)->kind);
   return std::nullopt;
 }
@@ -382,7 +390,8 @@ asio::awaitable<void> Service::handle(HttpExchange& exchange) {
   const auto route = find_route(exchange.request);
   FATHOM_CHECK(route, "a request that was not admitted: {}", route.error().message);
   Call call(exchange, **route);
-  if (auto principal = find_principal(exchange.request)) call.principal = *std::move(principal);
+  auto principal = find_principal(exchange.request);
+  if (principal) call.principal = *std::move(principal);
   call.row.time_ms = now_ms();
   call.row.request_id = random_id("req-");
   call.row.key = call.principal.name;
@@ -390,7 +399,9 @@ asio::awaitable<void> Service::handle(HttpExchange& exchange) {
   exchange.fields.emplace_back("x-request-id", call.row.request_id);
   add_cors(exchange.request, exchange.fields);
   const Counted counted(under_way_);
-  if (call.route.work)
+  if (!principal && call.route.needs_key)  // the key ended while the body came
+    co_await fail(call, principal.error());
+  else if (call.route.work)
     co_await (this->*call.route.work)(call);
   else if (call.route.reader)
     co_await answer(call);

@@ -25,7 +25,7 @@
 namespace fathom {
 
 struct ServiceSettings {
-  std::vector<ModelSettings> models;  // the first answers requests that name none
+  std::vector<ModelSettings> models{};  // the first answers requests that name none
   AnsweringLimits answering{};
   int64_t max_requests = 512;          // under way at once, waiting ones included
   std::vector<std::string> origins{};  // of web pages that may call, besides the server's own; "*": all
@@ -65,6 +65,7 @@ class Service final : public HttpHandler {
   std::optional<HttpAnswer> refuse_early(const HttpHeader& header) const;
   std::optional<ApiError> check_origin(const HttpHeader& header) const;
   void add_cors(const HttpHeader& header, HttpFields& fields) const;
+  std::optional<HttpAnswer> refuse(const HttpHeader& header) const;
   HttpAnswer preflight(const HttpHeader& header) const;
 
   boost::asio::awaitable<void> reply(Call& call, const Json& body, unsigned status = 200);
@@ -100,7 +101,7 @@ class Service final : public HttpHandler {
   std::unique_ptr<Metrics> metrics_;
   RequestLog log_;
   bool ready_ = false, draining_ = false;
-  int64_t under_way_ = 0;
+  const std::shared_ptr<int64_t> under_way_ = std::make_shared<int64_t>(0);
 };
 
 }  // namespace fathom

@@ -7,6 +7,7 @@
 #include <openssl/x509.h>
 
 #include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -139,6 +140,7 @@ class HttpServerTest : public testing::Test {
   }
 
   asio::io_context network_{1};
+  asio::executor_work_guard<asio::io_context::executor_type> goes_on_{network_.get_executor()};
   SmallHandler handler_;
   std::unique_ptr<HttpServer> server_;
   uint16_t port_ = 0;
