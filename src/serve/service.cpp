@@ -436,10 +436,9 @@ asio::awaitable<ApiResult<Service::Asked>> Service::read_body(Call& call) {
   if (!body) co_return tl::unexpected(error_of(400, body.error().message));
   Asked asked;
   asked.body = *std::move(body);
-  if (asked.body.is_object()) {
-    const auto model = asked.body.find("model");
-    if (model != asked.body.end() && model->is_string()) asked.name = model->get<std::string>();
-  }
+  auto name = read_model(asked.body);
+  if (!name) co_return tl::unexpected(name.error());
+  asked.name = *std::move(name);
   const int index = host_.find(asked.name);
   if (index < 0)
     co_return tl::unexpected(

@@ -78,7 +78,7 @@ class SmallHandler final : public HttpHandler {
   }
   asio::awaitable<void> wait(HttpExchange& exchange) {
     asio::steady_timer timer(co_await asio::this_coro::executor);
-    for (int i = 0; i < 300 && !exchange.gone(); ++i) {
+    for (int i = 0; i < 100 && !exchange.gone(); ++i) {
       timer.expires_after(10ms);
       co_await timer.async_wait(asio::use_awaitable);
     }

@@ -388,14 +388,14 @@ TEST(Service, AClientThatLeavesFreesItsSequence) {
 }
 
 TEST(Service, DrainsAndThenRefuses) {
-  auto running = std::make_unique<Running>(ServiceSettings{});
-  RawClient client(running->port);
+  Running running({});
+  RawClient client(running.port);
   client.send(completion(30, 1, true));
   EXPECT_THAT(client.read_until("data: {"), HasSubstr("data: {"));
-  EXPECT_TRUE(running->drain(10s));
-  EXPECT_EQ(ask(running->port, completion(1, 1)).status, 503u);
-  EXPECT_EQ(get(running->port, "/health").status, 503u);
-  EXPECT_EQ(get(running->port, "/health/live").status, 200u);
+  EXPECT_TRUE(running.drain(10s));
+  EXPECT_EQ(ask(running.port, completion(1, 1)).status, 503u);
+  EXPECT_EQ(get(running.port, "/health").status, 503u);
+  EXPECT_EQ(get(running.port, "/health/live").status, 200u);
 }
 
 // Its coroutines end when the service is gone already.
