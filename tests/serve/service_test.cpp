@@ -262,6 +262,7 @@ TEST(Service, OnlyThisMachinesNamesAndListedOrigins) {
 
 TEST(Service, AStreamIsTheSameAnswer) {
   const uint16_t port = shared().port;
+  const double before = std::max(metric(port, "fathom_request_generation_tokens_count"), 0.0);
   for (int64_t seed = 1; seed <= 3; ++seed) {
     const RawAnswer whole = ask(port, completion(40, seed)), stream = ask(port, completion(40, seed, true));
     ASSERT_EQ(whole.status, 200u) << whole.body;
@@ -271,6 +272,7 @@ TEST(Service, AStreamIsTheSameAnswer) {
     EXPECT_GT(std::stod(stream.field("x-fathom-cost-usd")), 0.0) << "in the trailer";
     EXPECT_NE(whole.field("x-request-id"), stream.field("x-request-id"));
   }
+  EXPECT_TRUE(becomes([&] { return metric(port, "fathom_request_generation_tokens_count") == before + 6; }));
   EXPECT_NE(text_of(ask(port, completion(40, 1))), text_of(ask(port, completion(40, 2))))
       << "or the test shows nothing";
 }
