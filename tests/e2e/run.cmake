@@ -19,6 +19,7 @@ if(EXISTS ${FOLDER}/installed)
 endif()
 if(NOT installed STREQUAL lock)
   execute_process(COMMAND ${NPM} ci --no-audit --no-fund --ignore-scripts --prefer-offline --fetch-retries=1
+                          --fetch-timeout=30000
                   WORKING_DIRECTORY ${FOLDER} RESULT_VARIABLE code OUTPUT_VARIABLE output ERROR_VARIABLE output)
   if(NOT code EQUAL 0)
     if(output MATCHES "${unreachable}")
