@@ -46,6 +46,10 @@ class Body {
   std::optional<ApiError>* error_ = &own_;
 };
 
+// Of an object within: null when absent or null, and a member that has to be a text, named as WHERE.NAME where it is none.
+const Json* member(const Json& object, const char* name);
+Result<std::string> text_member(const Json& object, const char* name, const std::string& where);
+
 // Of a body that is no object: status 400.
 ApiResult<void> check_is_object(const Json& body);
 // A value as it may stand in a message: its JSON, cut when long.

@@ -12,17 +12,6 @@ namespace fathom {
 
 namespace {
 
-const Json* member(const Json& object, const char* name) {
-  const auto found = object.find(name);
-  return found == object.end() || found->is_null() ? nullptr : &*found;
-}
-
-Result<std::string> text_member(const Json& object, const char* name, const std::string& where) {
-  const Json* text = member(object, name);
-  if (!text || !text->is_string()) return fail("{}.{}: missing, or no text", where, name);
-  return text->get<std::string>();
-}
-
 // A text, or parts of text.
 Result<std::string> read_content(const Json& content, const std::string& where) {
   if (content.is_string()) return content.get<std::string>();

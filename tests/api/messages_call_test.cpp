@@ -14,39 +14,17 @@ namespace {
 
 using testing::HasSubstr;
 
-class MessagesCallTest : public testing::Test {
+class MessagesCallTest : public CallTest<read_messages_call> {
  protected:
   static Json body(const std::string& members,
                    const std::string& messages = R"([{"role": "user", "content": "2 + 3?"}])") {
     return Json::parse(R"({"max_tokens": 100, "messages": )" + messages + (members.empty() ? "" : ", ") + members +
                        "}");
   }
-  ApiContext context() {
-    return {.engine = *engine, .model = "m", .fingerprint = "fp_1", .created = 7, .calls = &calls};
-  }
-  ApiCall call(const Json& json) {
-    auto call = read_messages_call(json, context());
-    EXPECT_TRUE(call) << call.error().message;
-    return call ? *std::move(call) : ApiCall{};
-  }
-  ApiError refused(const Json& json) {
-    const auto call = read_messages_call(json, context());
-    EXPECT_FALSE(call) << json.dump();
-    return call ? ApiError{} : call.error();
-  }
-  std::string prompt(const Json& json) {
-    return engine->tokenizer().decode(call(json).prompts.at(0).generation.prompt);
-  }
-
-  ToolCallMemory calls;
-  std::unique_ptr<Engine> engine = open_model("nano");
 };
 
 const std::string kTools =
     R"("tools": [{"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {"a": {}}}}])";
-const std::string kTwoCalls =
-    "Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":1}<｜tool▁call▁end｜>"
-    "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 
 TEST_F(MessagesCallTest, ConversationsBecomePrompts) {
   const std::string text = prompt(body(

@@ -14,36 +14,14 @@ namespace {
 
 using testing::HasSubstr;
 
-class ResponsesCallTest : public testing::Test {
+class ResponsesCallTest : public CallTest<read_responses_call> {
  protected:
   static Json body(const std::string& members, const std::string& input = R"("2 + 3?")") {
     return Json::parse(R"({"input": )" + input + (members.empty() ? "" : ", ") + members + "}");
   }
-  ApiContext context() {
-    return {.engine = *engine, .model = "m", .fingerprint = "fp_1", .created = 7, .calls = &calls};
-  }
-  ApiCall call(const Json& json) {
-    auto call = read_responses_call(json, context());
-    EXPECT_TRUE(call) << call.error().message;
-    return call ? *std::move(call) : ApiCall{};
-  }
-  ApiError refused(const Json& json) {
-    const auto call = read_responses_call(json, context());
-    EXPECT_FALSE(call) << json.dump();
-    return call ? ApiError{} : call.error();
-  }
-  std::string prompt(const Json& json) {
-    return engine->tokenizer().decode(call(json).prompts.at(0).generation.prompt);
-  }
-
-  ToolCallMemory calls;
-  std::unique_ptr<Engine> engine = open_model("nano");
 };
 
 const std::string kTools = R"("tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}])";
-const std::string kTwoCalls =
-    "Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":1}<｜tool▁call▁end｜>"
-    "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 
 TEST_F(ResponsesCallTest, ItemsBecomePrompts) {
   EXPECT_TRUE(prompt(body("")).ends_with("<｜User｜>2 + 3?<｜Assistant｜></think>"));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "api/api_call.h"
+#include "api/tool_call_memory.h"
 #include "engine/engine.h"
 #include "text/stream_decoder.h"
 
@@ -111,5 +112,34 @@ inline std::string answered(Engine& engine, ApiCall& call) {
   }
   return out + call.reply->finish();
 }
+
+// For the reader of one API: a call that has to be read, or refused, over the model that comes with the project.
+template <ApiResult<ApiCall> (*kRead)(const Json& body, const ApiContext& context)>
+class CallTest : public testing::Test {
+ protected:
+  ApiContext context() {
+    return {.engine = *engine, .model = "m", .fingerprint = "fp_1", .created = 7, .calls = &calls};
+  }
+  ApiCall call(const Json& json) {
+    auto call = kRead(json, context());
+    EXPECT_TRUE(call) << call.error().message;
+    return call ? *std::move(call) : ApiCall{};
+  }
+  ApiError refused(const Json& json) {
+    const auto call = kRead(json, context());
+    EXPECT_FALSE(call) << json.dump();
+    return call ? ApiError{} : call.error();
+  }
+  std::string prompt(const Json& json) {
+    return engine->tokenizer().decode(call(json).prompts.at(0).generation.prompt);
+  }
+
+  ToolCallMemory calls;
+  std::unique_ptr<Engine> engine = open_model("nano");
+};
+
+inline const std::string kTwoCalls =
+    "Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":1}<｜tool▁call▁end｜>"
+    "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 
 }  // namespace fathom

@@ -21,13 +21,7 @@ export interface Tool {
   function: { name: string; description?: string; parameters?: unknown; strict?: boolean };
 }
 
-export interface ChatBody {
-  model: string;
-  messages: WireMessage[];
-  stream: true;
-  stream_options: { include_usage: true };
-  thinking: { type: "enabled" | "disabled" };
-  tools?: Tool[];
+export interface Sampling {
   temperature?: number;
   top_p?: number;
   top_k?: number;
@@ -37,6 +31,15 @@ export interface ChatBody {
   seed?: number;
   max_tokens?: number;
   stop?: string[];
+}
+
+export interface ChatBody extends Sampling {
+  model: string;
+  messages: WireMessage[];
+  stream: true;
+  stream_options: { include_usage: true };
+  thinking: { type: "enabled" | "disabled" };
+  tools?: Tool[];
   logprobs?: true;
   top_logprobs?: number;
 }

@@ -1,6 +1,6 @@
 // What this conversation is asked with, and the key for the server.
 import { useState } from "preact/hooks";
-import type { Sampling } from "../model/conversation";
+import type { Sampling } from "../api/types";
 import { parseTools } from "../model/tools";
 import { changeSettings, current, modelOf, models, refreshModels } from "../state/session";
 import { apiKey, rememberKey } from "../state/settings";

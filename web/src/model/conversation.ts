@@ -1,5 +1,5 @@
 // A conversation is a tree of messages: editing or regenerating adds a sibling, and nothing is lost. All functions are pure.
-import type { Role, ToolCall } from "../api/types";
+import type { Role, Sampling, ToolCall } from "../api/types";
 
 export type AnswerStatus = "streaming" | "done" | "stopped" | "broken" | "failed";
 
@@ -46,18 +46,6 @@ export interface ChatNode {
   settings?: ChatSettings; // what it was asked with
   numbers?: Numbers;
   tokens?: string; // see TokenLog
-}
-
-export interface Sampling {
-  temperature?: number;
-  top_p?: number;
-  top_k?: number;
-  min_p?: number;
-  presence_penalty?: number;
-  frequency_penalty?: number;
-  seed?: number;
-  max_tokens?: number;
-  stop?: string[];
 }
 
 export interface ChatSettings {
