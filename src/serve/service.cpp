@@ -189,7 +189,7 @@ asio::awaitable<bool> Service::drain(std::chrono::seconds most) {
 
 tl::expected<const Service::Route*, ApiError> Service::find_route(const HttpHeader& header) const {
   const std::string_view path = without_base(path_of(header));
-  static const Route web{.method = http::verb::get, .needs_key = false, .work = &Service::web_file};
+  static const Route web{.method = http::verb::get, .path = "/", .needs_key = false, .work = &Service::web_file};
   const bool reads = header.method() == http::verb::get || header.method() == http::verb::head;
   if (reads && find_web_file(path_of(header))) return &web;
   std::string allowed;

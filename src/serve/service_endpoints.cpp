@@ -116,9 +116,12 @@ asio::awaitable<void> Service::lens(Call& call) {
   }
   ApiResult<Json> body = Json();
   if (read) {
-    call.row.usage.prompt_tokens = static_cast<int64_t>(read->tokens.size());
-    call.row.price_usd = cost_usd(asked->model->settings.price, call.row.usage);
+    const auto tokens = static_cast<int64_t>(read->tokens.size());
     body = co_await answer_lens(*asked->model, *std::move(read));
+    if (body) {
+      call.row.usage.prompt_tokens = tokens;
+      call.row.price_usd = cost_usd(asked->model->settings.price, call.row.usage);
+    }
   } else
     body = tl::unexpected(read.error());
   if (body)
