@@ -15,7 +15,7 @@ import { ToolAnswerForm } from "./tool_calls";
 
 const kNearEnd = 80; // pixels from the end within which the view follows what comes
 
-// Keeps the end in view while an answer grows, until the reader scrolls away from it.
+// Keeps the end in view while an answer grows, until the reader scrolls away from it or opens a fold.
 function useFollow(conversationId: string, coming: boolean) {
   const view = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
@@ -44,9 +44,15 @@ function useFollow(conversationId: string, coming: boolean) {
     });
     observer.observe(inner);
     element.addEventListener("scroll", onScroll, { passive: true });
+    // What is opened stays where it is read. A key that opens it makes a click as well.
+    const onClick = (event: MouseEvent): void => {
+      if (event.target instanceof Element && event.target.closest("summary")) following.current = false;
+    };
+    inner.addEventListener("click", onClick);
     return () => {
       observer.disconnect();
       element.removeEventListener("scroll", onScroll);
+      inner.removeEventListener("click", onClick);
     };
   }, []);
   return { view, content, away, toEnd };

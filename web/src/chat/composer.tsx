@@ -1,5 +1,5 @@
 // Where questions are written and files are attached.
-import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Attachment, type ChatNode, openCalls, pathOf } from "../model/conversation";
 import { chatBody, messagesOf, toolsOf } from "../model/request";
 import { send, stop } from "../state/answer";
@@ -29,11 +29,18 @@ async function readFiles(list: File[]): Promise<Attachment[]> {
 }
 
 function ContextMeter({ count, limit }: { count: number; limit: number | undefined }) {
-  const over = limit !== undefined && count >= limit;
-  const words = limit === undefined ? texts.lens.tokens(whole(count)) : texts.chat.context(whole(count), whole(limit));
+  const over = count === Infinity || (limit !== undefined && count >= limit);
+  const words =
+    count === Infinity
+      ? texts.chat.contextOver
+      : limit === undefined
+        ? texts.lens.tokens(whole(count))
+        : texts.chat.context(whole(count), whole(limit));
   return (
     <span class={`context-meter ${over ? "over" : ""}`} title={over ? texts.chat.contextOver : texts.chat.usedOf}>
-      {limit !== undefined && <meter min={0} max={limit} value={count} aria-label={texts.chat.usedOf} />}
+      {limit !== undefined && (
+        <meter min={0} max={limit} value={Math.min(count, limit)} aria-label={texts.chat.usedOf} />
+      )}
       {words}
     </span>
   );
@@ -51,7 +58,8 @@ export function Composer() {
   const model = modelOf(conversation.settings);
   const waitsForTools = openCalls(path).length > 0;
 
-  useEffect(() => {
+  // Before it is painted: what is typed as soon as it shows is not wiped.
+  useLayoutEffect(() => {
     setDraft("");
     setFiles([]);
     if (matchMedia("(hover: hover)").matches) area.current?.focus();

@@ -1,7 +1,7 @@
 // One message with what can be done with it.
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { branchOf, type ChatNode, type Conversation, pathTo, switchBranch } from "../model/conversation";
-import { chatBody, messagesOf } from "../model/request";
+import { chatBody, messagesOf, toolsOf } from "../model/request";
 import { continueAnswer, regenerate, resend } from "../state/answer";
 import { live, liveOf, update } from "../state/session";
 import { lensInput } from "../state/lens_input";
@@ -67,7 +67,7 @@ function Reasoning({ node, coming }: { node: ChatNode; coming: boolean }) {
 function Editor({ conversation, node, onClose }: Props & { onClose: () => void }) {
   const [text, setText] = useState(node.content);
   const area = useRef<HTMLTextAreaElement>(null);
-  useEffect(() => area.current?.focus(), []);
+  useLayoutEffect(() => area.current?.focus(), []);
   const submit = (): void => {
     if (!text.trim() && !node.attachments?.length) return;
     onClose();
@@ -152,9 +152,14 @@ function AnswerProblem({ conversation, node }: Props) {
   );
 }
 
+// With the system prompt and the tools that it was asked with: the text that the model read.
 function openInLens(conversation: Conversation, node: ChatNode): void {
-  const messages = messagesOf(conversation.settings.system, pathTo(conversation, node.id));
-  lensInput.value = { kind: "chat", messages, answerTokens: node.numbers?.completionTokens };
+  const settings = node.settings ?? conversation.settings;
+  const messages = messagesOf(settings.system, pathTo(conversation, node.id));
+  const last = messages.at(-1);
+  // The text ends with the answer, and not with the beginning of a next one.
+  if (last?.content && !last.tool_calls) last.prefix = true;
+  lensInput.value = { kind: "chat", messages, tools: toolsOf(settings) };
   go("lens");
 }
 
@@ -179,7 +184,9 @@ function Answer({ conversation, node: committed }: Props) {
         node.content && <MarkdownView text={node.content} complete={!coming} />
       )}
       {node.toolCalls && <ToolCalls calls={node.toolCalls} />}
-      {nothing && node.status === "done" && <p class="muted">{texts.chat.emptyAnswer}</p>}
+      {node.status === "done" && node.finish !== "length" && !node.content && !node.toolCalls?.length && (
+        <p class="muted">{texts.chat.emptyAnswer}</p>
+      )}
       {node.finish === "length" && (
         <p class="cut-off muted small">
           {texts.chat.cutOff}{" "}

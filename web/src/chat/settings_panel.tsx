@@ -36,7 +36,7 @@ function SamplingFields() {
               max={max}
               step={step}
               value={sampling[key] ?? ""}
-              placeholder={min !== undefined && max !== undefined ? `${min} – ${max}` : ""}
+              placeholder={texts.settings.range(min, max)}
               onChange={(event) => {
                 const value = event.currentTarget.valueAsNumber;
                 set({ [key]: Number.isNaN(value) ? undefined : value });
@@ -97,22 +97,28 @@ function ToolFields() {
 export function ConnectionFields() {
   const [key, setKey] = useState(apiKey.value);
   const apply = (): void => {
+    if (key.trim() === apiKey.value) return;
     apiKey.value = key.trim();
     void refreshModels();
   };
   return (
     <>
-      <label class="field">
-        <span>{texts.settings.key}</span>
-        <input
-          type="password"
-          autocomplete="off"
-          spellcheck={false}
-          value={key}
-          onInput={(event) => setKey(event.currentTarget.value)}
-          onChange={apply}
-        />
-      </label>
+      <form class="key" onSubmit={(event) => (event.preventDefault(), apply())}>
+        <label class="field">
+          <span>{texts.settings.key}</span>
+          <input
+            type="password"
+            autocomplete="off"
+            spellcheck={false}
+            value={key}
+            onInput={(event) => setKey(event.currentTarget.value)}
+            onChange={apply}
+          />
+        </label>
+        <button type="submit" class="primary">
+          {texts.settings.useKey}
+        </button>
+      </form>
       <p class="muted small">{texts.settings.keyHint}</p>
       <label class="check">
         <input

@@ -1,12 +1,13 @@
 // How many tokens the next request would have, asked of the server when typing pauses.
 import { useEffect, useState } from "preact/hooks";
 import { requestJson } from "../api/client";
+import { ApiError } from "../api/error";
 import type { Tool, WireMessage } from "../api/types";
 
 const kPauseMs = 500;
 
 export interface TokenCount {
-  count: number;
+  count: number; // Infinity: more than the context holds, where the server does not count any further
   limit: number | undefined; // the server's context
 }
 
@@ -33,8 +34,10 @@ export function useTokenCount(model: string, messages: WireMessage[], tools: Too
     }
     const abort = new AbortController();
     const timer = setTimeout(() => {
-      countTokens(model, messages, tools, abort.signal).then(setCount, () => {
-        if (!abort.signal.aborted) setCount(undefined);
+      countTokens(model, messages, tools, abort.signal).then(setCount, (error: unknown) => {
+        if (abort.signal.aborted) return;
+        const tooLong = error instanceof ApiError && error.status === 400;
+        setCount(tooLong ? { count: Infinity, limit: undefined } : undefined);
       });
     }, kPauseMs);
     return () => {

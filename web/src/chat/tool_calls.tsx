@@ -74,7 +74,7 @@ export function ToolAnswerForm({ conversation, calls }: { conversation: string; 
           />
           {call.function.name === "calculator" && (
             <button type="button" class="small" onClick={() => void compute(call)}>
-              {texts.settings.calculator}
+              {texts.tools.calculate}
             </button>
           )}
         </label>

@@ -18,9 +18,14 @@ interface Props {
   lines: Line[];
   points: Point[];
   format: (value: number) => string;
+  whole?: boolean; // counted, not measured
+  top?: number; // of the axis at least
 }
 
+const kWholeSteps = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
+const kLeastSpan = 60; // seconds
 const kHeight = 150; // pixels
+const clock = (at: number): string => new Date(1000 * at).toTimeString().slice(0, 8);
 const colourOf = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 const dataOf = (lines: Line[], points: Point[]): uPlot.AlignedData => [
@@ -33,7 +38,7 @@ const dataOf = (lines: Line[], points: Point[]): uPlot.AlignedData => [
   ),
 ];
 
-export function Chart({ title, lines, points, format }: Props) {
+export function Chart({ title, lines, points, format, whole, top = 1 }: Props) {
   const root = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot>();
   const last = points.at(-1);
@@ -41,6 +46,7 @@ export function Chart({ title, lines, points, format }: Props) {
   useEffect(() => {
     const element = root.current;
     if (!element) return;
+    const tick = (value: number): string => format(value).replace(/\.0+(?!\d)/, "");
     const build = (): void => {
       plot.current?.destroy();
       const axis = {
@@ -54,10 +60,18 @@ export function Chart({ title, lines, points, format }: Props) {
           height: kHeight,
           legend: { show: false },
           cursor: { show: false },
-          scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },
+          scales: {
+            x: { range: (_, from, to) => (to === null ? [0, kLeastSpan] : [Math.min(from, to - kLeastSpan), to]) },
+            y: { range: (_, __, most) => [0, Math.max(top, most * 1.1)] },
+          },
           axes: [
-            { ...axis, space: 80 },
-            { ...axis, size: 62, values: (_, values) => values.map(format) },
+            { ...axis, space: 80, size: 30, values: (_, values) => values.map(clock) },
+            {
+              ...axis,
+              size: 62,
+              ...(whole ? { incrs: kWholeSteps } : {}),
+              values: (_, values) => values.map(tick),
+            },
           ],
           series: [
             {},

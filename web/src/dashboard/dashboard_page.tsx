@@ -18,7 +18,7 @@ const kEveryMs = 2000;
 const kMostPoints = 300; // ten minutes
 const t = texts.dashboard;
 
-const kCharts: { title: string; lines: Line[]; format: (value: number) => string }[] = [
+const kCharts: { title: string; lines: Line[]; format: (value: number) => string; whole?: boolean; top?: number }[] = [
   {
     title: t.throughput,
     lines: [
@@ -34,6 +34,8 @@ const kCharts: { title: string; lines: Line[]; format: (value: number) => string
       { key: "waiting", name: t.waiting, colour: "--warm" },
     ],
     format: (value) => compact(value),
+    whole: true,
+    top: 4,
   },
   {
     title: `${t.latency}: ${t.ttft}`,
@@ -58,11 +60,12 @@ const kCharts: { title: string; lines: Line[]; format: (value: number) => string
       { key: "kvUsed", name: t.kvUsed, colour: "--warm", factor: 100 },
     ],
     format: (value) => `${value.toFixed(0)} %`,
+    top: 100,
   },
   {
     title: t.memory,
     lines: [{ key: "resident", name: t.resident, colour: "--accent" }],
-    format: (value) => compact(value, "B", 1024),
+    format: (value) => compact(value, "B"),
   },
 ];
 

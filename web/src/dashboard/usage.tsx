@@ -71,11 +71,11 @@ export function UsageView({ tick }: { tick: number }) {
   )[0];
   const cells = (row: UsageRow) => (
     <>
+      <td>{usd(row.cost_usd)}</td>
       <td>{whole(row.requests)}</td>
       <td>{whole(row.prompt_tokens)}</td>
       <td>{row.prompt_tokens ? percent(row.cached_tokens / row.prompt_tokens) : "–"}</td>
       <td>{whole(row.completion_tokens)}</td>
-      <td>{usd(row.cost_usd)}</td>
     </>
   );
   return (
@@ -100,11 +100,11 @@ export function UsageView({ tick }: { tick: number }) {
             <thead>
               <tr>
                 <th scope="col">{kBy.find(([value]) => value === by)?.[1]}</th>
+                <th scope="col">{t.usd}</th>
                 <th scope="col">{t.count}</th>
                 <th scope="col">{t.promptTokens}</th>
                 <th scope="col">{t.cachedTokens}</th>
                 <th scope="col">{t.completionTokens}</th>
-                <th scope="col">{t.usd}</th>
               </tr>
             </thead>
             <tbody>

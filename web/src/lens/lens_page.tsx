@@ -31,7 +31,7 @@ const t = texts.lens;
 function inputBody(model: string): object {
   const input = lensInput.value;
   if (input.kind === "text") return { model, prompt: input.prompt };
-  return { model, messages: input.messages, ...(input.answerTokens ? { answer_tokens: input.answerTokens } : {}) };
+  return { model, messages: input.messages, ...(input.tools.length ? { tools: input.tools } : {}) };
 }
 
 function Bar({ share, class: name }: { share: number; class?: string }) {
@@ -40,6 +40,12 @@ function Bar({ share, class: name }: { share: number; class?: string }) {
       <span style={{ width: `${Math.max(0, Math.min(1, share)) * 100}%` }} />
     </span>
   );
+}
+
+// What choosing keys saves; the choice itself costs something, which short texts do not earn back.
+function comparison(dense: number, sparse: number): string {
+  if (dense > sparse * 1.005) return t.saved(three(dense / Math.max(1, sparse)));
+  return sparse > dense * 1.005 ? t.more(three(sparse / Math.max(1, dense))) : t.same;
 }
 
 function CostView({ cost }: { cost: LensCost }) {
@@ -53,8 +59,7 @@ function CostView({ cost }: { cost: LensCost }) {
       {rows.map(([name, dense, sparse, unit]) => (
         <div class="cost" key={name}>
           <p>
-            <strong>{name}</strong>{" "}
-            <span class="muted">{dense > sparse * 1.005 ? t.saved(three(dense / Math.max(1, sparse))) : t.same}</span>
+            <strong>{name}</strong> <span class="muted">{comparison(dense, sparse)}</span>
           </p>
           <dl>
             <dt>{t.denseWord}</dt>

@@ -1,39 +1,13 @@
 // Conversations out of the browser and into it.
 import { texts } from "../strings";
-import { type ChatNode, type ChatSettings, type Conversation, defaultSettings, newId, pathOf } from "./conversation";
-import { contentWithFiles } from "./request";
+import { type ChatNode, type ChatSettings, type Conversation, defaultSettings, newId } from "./conversation";
+import { importMarkdown } from "./transfer_markdown";
 
 const kFormat = "fathom-conversations";
 const kVersion = 1;
 
 export function exportJson(conversations: Conversation[]): string {
   return `${JSON.stringify({ format: kFormat, version: kVersion, conversations }, null, 2)}\n`;
-}
-
-const kSpeakers = { user: texts.chat.you, assistant: texts.chat.model, tool: texts.tools.result };
-
-// The branch that is shown.
-export function exportMarkdown(conversation: Conversation): string {
-  const parts = [`# ${conversation.title || texts.chat.untitled}`];
-  if (conversation.settings.system.trim())
-    parts.push(`## ${texts.settings.system}`, conversation.settings.system.trim());
-  for (const node of pathOf(conversation)) {
-    parts.push(`## ${kSpeakers[node.role]}`);
-    if (node.reasoning?.trim()) {
-      const quoted = node.reasoning
-        .trim()
-        .split("\n")
-        .map((line) => `> ${line}`.trimEnd());
-      parts.push(`> *${texts.chat.reasoning}*\n>\n${quoted.join("\n")}`);
-    }
-    const content = contentWithFiles(node).trim();
-    if (content) parts.push(content);
-    for (const call of node.toolCalls ?? [])
-      parts.push(
-        `\`\`\`json\n${JSON.stringify({ call: call.function.name, arguments: call.function.arguments }, null, 2)}\n\`\`\``,
-      );
-  }
-  return `${parts.join("\n\n")}\n`;
 }
 
 export type Imported =
@@ -148,6 +122,13 @@ function readConversation(value: unknown): Conversation | undefined {
     nodes: Object.fromEntries(renamed.map((node) => [node.id, node])),
     chosen,
   };
+}
+
+// JSON or Markdown, as exported here.
+export function importText(source: string): Imported {
+  if (!source.trimStart().startsWith("#")) return importJson(source);
+  const conversation = importMarkdown(source);
+  return conversation ? { conversations: [conversation] } : { problem: texts.transfer.notOurs };
 }
 
 // All or nothing.

@@ -1,6 +1,6 @@
 // The few controls that HTML does not have by itself.
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { texts } from "../strings";
 import { Icon, type IconName } from "./icons";
 
@@ -58,7 +58,7 @@ export function Switch(props: {
 // A modal: the browser keeps the focus inside and gives it back. Esc and a click beside it close it.
 export function Dialog(props: { title: string; class?: string; onClose: () => void; children: ComponentChildren }) {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const dialog = ref.current;
     dialog?.showModal();
     return () => dialog?.close();
@@ -91,7 +91,8 @@ export function Menu(props: {
 }) {
   const [open, setOpen] = useState(false);
   const root = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  // Before it is painted: who presses a key as soon as it shows means its first item, not the button.
+  useLayoutEffect(() => {
     if (!open) return;
     root.current?.querySelector<HTMLElement>("[role=menuitem]")?.focus();
     const away = (event: Event): void => {

@@ -1,6 +1,7 @@
 // The conversations that the browser keeps, and what can be done with them as wholes.
 import { useRef, useState } from "preact/hooks";
-import { exportJson, exportMarkdown, importJson } from "../model/transfer";
+import { exportJson, importText } from "../model/transfer";
+import { exportMarkdown } from "../model/transfer_markdown";
 import * as session from "../state/session";
 import { texts } from "../strings";
 import { visible } from "../text/visible";
@@ -36,6 +37,8 @@ function RenameDialog({ onClose }: { onClose: () => void }) {
         }}
       >
         <input
+          autofocus
+          onFocus={(event) => event.currentTarget.select()}
           aria-label={texts.conversations.rename}
           value={title}
           maxLength={200}
@@ -89,7 +92,7 @@ export function ConversationList({ onChosen }: { onChosen: () => void }) {
     const file = input.files?.[0];
     input.value = "";
     if (!file) return;
-    const imported = importJson(await file.text());
+    const imported = importText(await file.text());
     if (imported.problem !== undefined) {
       session.tell(imported.problem);
       return;
@@ -114,7 +117,7 @@ export function ConversationList({ onChosen }: { onChosen: () => void }) {
   ];
   if (kept)
     items.unshift(
-      { label: texts.conversations.rename, action: () => setDialog("rename") },
+      { label: texts.actions.rename, action: () => setDialog("rename") },
       {
         label: texts.conversations.exportMarkdown,
         action: () => save(fileName(conversation.title, "md"), "text/markdown", exportMarkdown(conversation)),
@@ -124,7 +127,7 @@ export function ConversationList({ onChosen }: { onChosen: () => void }) {
         action: () => save(fileName(conversation.title, "json"), "application/json", exportJson([conversation])),
       },
     );
-  const removal = { label: texts.conversations.remove, action: () => setDialog("remove"), danger: true };
+  const removal = { label: texts.actions.remove, action: () => setDialog("remove"), danger: true };
 
   return (
     <section class="conversations" aria-label={texts.conversations.list}>
@@ -145,7 +148,7 @@ export function ConversationList({ onChosen }: { onChosen: () => void }) {
       <input
         ref={picker}
         type="file"
-        accept=".json,application/json"
+        accept=".json,.md,application/json,text/markdown"
         class="visually-hidden"
         tabIndex={-1}
         aria-label={texts.conversations.import}

@@ -1,35 +1,44 @@
-// A browser and the server it talks to: the scripted one, or a real one at FATHOM_URL.
+// A browser and the server it talks to: the program that FATHOM names, or the scripted one.
 import { mkdirSync } from "node:fs";
 import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { type Mock, startMock } from "../mock/server";
+import { hasServer, type ServerOptions, startServer } from "./server";
 
-export const realUrl = process.env["FATHOM_URL"];
 export const shotFolder = process.env["FATHOM_SHOTS"]; // screenshots to look at; none without
+
+const kPatienceMs = 60_000; // for a machine that has much else to do
 
 export const kSizes = { desktop: { width: 1280, height: 820 }, phone: { width: 390, height: 844 } };
 export type Size = keyof typeof kSizes;
 export type Scheme = "light" | "dark";
 
+export const launch = (): Promise<Browser> =>
+  chromium.launch({ executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium", args: ["--no-sandbox"] });
+
 export interface Stage {
   url: string;
-  mock: Mock | undefined;
+  key: string | undefined; // where one is wanted
+  mock: Mock | undefined; // undefined: a real server
   browser: Browser;
   close(): Promise<void>;
 }
 
-export async function openStage(options: { key?: string } = {}): Promise<Stage> {
-  const mock = realUrl ? undefined : await startMock(options);
-  const browser = await chromium.launch({
-    executablePath: process.env["CHROMIUM"] ?? "/usr/bin/chromium",
-    args: ["--no-sandbox"],
-  });
+// scripted: the scripted server, whatever FATHOM says.
+export type StageOptions = ServerOptions & { scripted?: boolean };
+
+export async function openStage(options: StageOptions = {}): Promise<Stage> {
+  const key = options.keys ? "sk-secret" : undefined;
+  const mock = hasServer && !options.scripted ? undefined : await startMock({ key });
+  const server = mock ? { ...mock, key } : await startServer(options);
+  const browser = await launch();
   return {
-    url: realUrl ?? (mock as Mock).url,
+    url: server.url,
+    key: server.key,
     mock,
     browser,
     close: async () => {
       await browser.close();
-      await mock?.close();
+      await server.close();
     },
   };
 }
@@ -41,7 +50,12 @@ export interface Visit {
   close(): Promise<void>;
 }
 
-export async function visit(stage: Stage, size: Size = "desktop", scheme: Scheme = "light", hash = ""): Promise<Visit> {
+export async function visit(
+  stage: { url: string; browser: Browser },
+  size: Size = "desktop",
+  scheme: Scheme = "light",
+  hash = "",
+): Promise<Visit> {
   const context = await stage.browser.newContext({
     viewport: kSizes[size],
     colorScheme: scheme,
@@ -50,6 +64,7 @@ export async function visit(stage: Stage, size: Size = "desktop", scheme: Scheme
     acceptDownloads: true,
   });
   const page = await context.newPage();
+  page.setDefaultTimeout(kPatienceMs);
   const problems: string[] = [];
   const origin = new URL(stage.url).origin;
   page.on("pageerror", (error) => problems.push(`error: ${error.message}`));
@@ -73,15 +88,34 @@ export async function ask(page: Page, text: string): Promise<void> {
   await page.keyboard.press("Enter");
 }
 
-// The last answer once it is complete, however it ended.
-export async function answered(page: Page, timeout = 45_000): Promise<void> {
-  await page.waitForSelector(".answer", { timeout });
+// The last answer once it is complete, however it ended, and once there are so many.
+export async function answered(page: Page, count = 1): Promise<void> {
   await page.waitForFunction(
-    () =>
-      !document.querySelector(".answer.coming, .answer[aria-busy=true]") && document.querySelector(".answer footer"),
-    undefined,
-    { timeout },
+    (wanted) =>
+      !document.querySelector(".answer.coming, .answer[aria-busy=true]") &&
+      document.querySelectorAll(".answer footer").length >= wanted,
+    count,
+    { timeout: kPatienceMs },
   );
+}
+
+export const lastAnswer = (page: Page): Promise<string> => page.locator(".answer .markdown").last().innerText();
+
+// From here on chat requests have these members too.
+export async function asking(page: Page, members: object): Promise<void> {
+  await page.route("**/v1/chat/completions", async (route) => {
+    const body = route.request().postDataJSON() as { messages: { content: string }[] };
+    await route.continue({ postData: JSON.stringify({ ...body, ...members }) });
+  });
+}
+
+// The small model's answers are short: asked not to end them it goes on until somebody stops it.
+export const endless = (page: Page): Promise<void> => asking(page, { ignore_eos: true });
+
+// What a phone folds away.
+export async function openMenu(page: Page): Promise<void> {
+  const button = page.getByRole("button", { name: "Menu", exact: true });
+  if (await button.isVisible()) await button.click();
 }
 
 export async function shot(page: Page, name: string): Promise<void> {
@@ -91,7 +125,7 @@ export async function shot(page: Page, name: string): Promise<void> {
 }
 
 // Asks over and over by the debugger's protocol: the page's own policy admits no code from a text.
-export async function until(page: Page, expression: string, timeout = 45_000): Promise<void> {
-  for (const end = Date.now() + timeout; !(await page.evaluate(expression)); await page.waitForTimeout(50))
+export async function until(page: Page, expression: string): Promise<void> {
+  for (const end = Date.now() + kPatienceMs; !(await page.evaluate(expression)); await page.waitForTimeout(50))
     if (Date.now() > end) throw new Error(`never true: ${expression}`);
 }

@@ -116,7 +116,6 @@ export function answerFor({ last, role, thinking, prefix, tools }: Ask): Answer 
           {
             raw: `data: ${JSON.stringify({ error: { message: "the server is draining", type: "server_error" } })}\n\n`,
           },
-          { breakOff: true },
         ],
       };
     case "busy":

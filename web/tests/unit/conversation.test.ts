@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import * as tree from "../../src/model/conversation";
-import { exportJson, exportMarkdown, importJson } from "../../src/model/transfer";
+import { exportJson, importJson, importText } from "../../src/model/transfer";
+import { exportMarkdown } from "../../src/model/transfer_markdown";
 import { chatBody, contentWithFiles } from "../../src/model/request";
 
 let clock = 1000;
@@ -107,6 +108,42 @@ describe("export and import", () => {
     expect(text).toContain("**done**");
     expect(text).not.toContain("a1");
   });
+  it("reads its own Markdown, calls, results and headings in texts included", () => {
+    const call = (id: string, name: string) => ({
+      id,
+      type: "function" as const,
+      function: { name, arguments: '{"a": "```"}' },
+    });
+    let conversation = { ...tree.newConversation(tree.defaultSettings()), title: "Calls" };
+    conversation.settings.system = "## You\nare asked";
+    for (const one of [
+      node("q", null, "user", "What?\n\n## Model\n\\## You\n```json\n{}\n```"),
+      {
+        ...node("a", "q", "assistant", "I look."),
+        reasoning: "one\n\n> two",
+        toolCalls: [call("1", "x"), call("2", "y")],
+      },
+      { ...node("t", "a", "tool", "first"), toolCallId: "1" },
+      { ...node("u", "t", "tool", "second"), toolCallId: "2" },
+      node("b", "u", "assistant", "# So"),
+    ])
+      conversation = tree.withNode(conversation, one);
+    const copy = importText(exportMarkdown(conversation)).conversations?.[0] as tree.Conversation;
+    expect(copy.title).toBe("Calls");
+    expect(copy.settings.system).toBe("## You\nare asked");
+    const path = tree.pathOf(copy);
+    const shape = (one: tree.ChatNode) => [one.role, one.content, one.reasoning, one.toolCalls?.map((c) => c.function)];
+    expect(path.map(shape)).toEqual(tree.pathOf(conversation).map(shape));
+    const ids = path[1]?.toolCalls?.map(({ id }) => id);
+    expect([path[2]?.toolCallId, path[3]?.toolCallId]).toEqual(ids);
+    expect(exportMarkdown(copy)).toBe(exportMarkdown(conversation));
+  });
+  it.each(["# A title", "# A title\n\n## Somebody\n\ntext", "## You\n\ntext"])(
+    "refuses Markdown of others: %j",
+    (text) => {
+      expect(importText(text).problem).toBeTruthy();
+    },
+  );
 });
 
 describe("requests", () => {

@@ -27,7 +27,10 @@ describe("Prometheus", () => {
     expect(quantile(between(read(50, 90), read(2, 4)), 0.5)).toBe(1);
   });
   it("counts anew after a restart of the server", () => {
-    const reading = (at: number, n: number) => ({ at, samples: parsePrometheus(`fathom_generation_tokens_total ${n}`) });
+    const reading = (at: number, n: number) => ({
+      at,
+      samples: parsePrometheus(`fathom_generation_tokens_total ${n}`),
+    });
     expect(pointOf(reading(0, 100), reading(2, 300)).generated).toBe(100);
     expect(pointOf(reading(0, 1000), reading(2, 60)).generated).toBe(30);
     expect(pointOf(reading(0, 1), reading(2, 2)).running).toBeUndefined();
