@@ -154,13 +154,13 @@ mutant "e4m3 ties away from even" src/tensor/dtypes.cpp 'magnitude + 0x7ffffu + 
   'magnitude + 0x80000u'
 mutant "portable: block scale of the first column" src/cpu/portable_loops.h 'w_scale ? w_scale[g] : 1.0f' \
   'w_scale ? w_scale[0] : 1.0f'
-mutant "avx512: few rows, folded scale of the first column" src/cpu/gemm_avx512.cpp \
+mutant "avx512: few rows, folded scale of the first column" src/cpu/gemm_few_avx512.cpp \
   'w_.scale[stripe_ * w_.scale_cols() + b]' 'w_.scale[stripe_ * w_.scale_cols()]'
-mutant "avx512: few rows, scales of the first rows" src/cpu/gemm_avx512.cpp 'if (row / kFp8Group != stripe_) {' \
-  'if (stripe_ < 0) {'
-mutant "avx512: few rows, scale of the first column" src/cpu/gemm_avx512.cpp \
+mutant "avx512: few rows, scales of the first rows" src/cpu/gemm_few_avx512.cpp \
+  'if (row / kFp8Group != stripe_) {' 'if (stripe_ < 0) {'
+mutant "avx512: few rows, scale of the first column" src/cpu/gemm_few_avx512.cpp \
   'block_scale(a.w, row, packed_scales(a.x, i), block)' 'block_scale(a.w, row, packed_scales(a.x, i), 0)'
-mutant "avx512: few rows, chains summed backwards" src/cpu/gemm_avx512.cpp \
+mutant "avx512: few rows, chains summed backwards" src/cpu/gemm_few_avx512.cpp \
   'for (int c = 0; c < kChains; ++c) y = _mm512_add_ps' 'for (int c = kChains - 1; c >= 0; --c) y = _mm512_add_ps'
 mutant "avx512: panel, scales of the first segment" src/cpu/gemm_avx512.cpp \
   'block_scale(a.w, row, nullptr, k / kFp8Group + b)' 'block_scale(a.w, row, nullptr, b)'
@@ -176,8 +176,7 @@ mutant "avx512: few rows absorb the first latent block's scale" src/cpu/gemm_avx
 mutant "queries of the indexer left out where they are needed" src/cpu/backend_base.cpp '*std::max_element(position_' \
   '*std::min_element(position_'
 mutant "absorb: scale of the first latent block" src/cpu/gemm_avx512.cpp \
-  'a.w.scale ? a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]' \
-  'a.w.scale ? a.w.scale[n / kFp8Group * a.w.scale_cols()]'
+  'w.scale ? w.scale[n / kFp8Group * w.scale_cols() + r / kFp8Group]' 'w.scale ? w.scale[n / kFp8Group * w.scale_cols()]'
 mutant "cache: FP8 row's first scale for all" src/ops/kv_cache.cpp 'row + l.rank + 4 * (i / kFp8Group)' 'row + l.rank'
 mutant "avx512: FP8 row's first scale for all" src/cpu/attend_avx512.cpp 'row + rank + 4 * (r / kFp8Group)' 'row + rank'
 mutant "portable: softmax total not rescaled" src/cpu/portable_loops.h 'total[h] *= shrink;' ''
@@ -205,8 +204,8 @@ mutant "presence penalty for each time" src/engine/sampler.cpp \
   '(params_.presence_penalty + params_.frequency_penalty) * static_cast<double>(times)'
 mutant "cache blocks lost on truncation" src/engine/kv_pool.cpp 'pool_->give_back(blocks_.back());' ''
 mutant "prefix taken for longer than it is" src/engine/engine.cpp \
-  'result.cached_tokens = differ.first - tokens_.begin();' \
-  'result.cached_tokens = std::min<int64_t>(differ.first - tokens_.begin() + 1, std::min<int64_t>(tokens_in_cache(), prompt_size - 1));'
+  'const int64_t cached = differ.first - tokens_.begin();' \
+  'const int64_t cached = std::min<int64_t>(differ.first - tokens_.begin() + 1, std::min<int64_t>(tokens_in_cache(), prompt_size - 1));'
 mutant "stop string held back at the end" src/engine/stop_matcher.cpp \
   'return std::exchange(held_, {}); }' 'held_.clear(); return {}; }'
 mutant "block store: checksum without the content" src/engine/block_store.cpp 'checksum.add(slice);' ''
@@ -226,11 +225,14 @@ mutant "pool: a block in use counts as idle" src/engine/kv_pool.cpp 'if (e.holde
 mutant "pool: a fork writes into the shared last block" src/engine/kv_pool.cpp 'const int64_t whole = tokens / kBlockTokens;' \
   'const int64_t whole = (tokens + kBlockTokens - 1) / kBlockTokens;'
 mutant "batcher: an answer's rows pass for a prompt's" src/engine/batcher.cpp \
-  'static_cast<int32_t>(std::clamp(s.prompt_size() - begin, int64_t{0}, kBlockTokens))' 'static_cast<int32_t>(kBlockTokens)'
+  'std::clamp(s.prompt_size() - begin, int64_t{0}, kBlockTokens)' 'kBlockTokens'
 mutant "batcher: any draft is taken" src/engine/batcher_step.cpp \
   'const bool accepted = s.answer.last_token() == *draft;' 'const bool accepted = true;'
 mutant "batcher: rows of an answer are written again as a prompt's" src/engine/batcher_step.cpp \
   'const int64_t end = s->rows < s->prompt_size() ? s->prompt_size() : s->size();' 'const int64_t end = s->size();'
+mutant "batcher: what drafts cost is asked for none of them" src/engine/batcher_step.cpp \
+  's.acceptance.value() > policy_.break_even(answers_, may_draft_)' 's.acceptance.value() > 1'
+mutant "drafts: their cost is a whole step's" src/engine/step_policy.cpp 'add(seconds - plain->second.value())' 'add(seconds)'
 mutant "sampler: a draft takes a random number" src/engine/sampler.cpp 'random_ = before;' ''
 mutant "answer: the end may come before the grammar's" src/engine/answer.cpp \
   'if (matcher_->complete() && !request_.ignore_eos)' 'if (!request_.ignore_eos)'
@@ -246,15 +248,13 @@ mutant "eval: agreeing answers are a point" src/eval/statistics.cpp \
   'all_agree(observations) ? wilson_interval(0, estimate.questions).high : half_width' 'half_width'
 mutant "eval: one-sided sign test" src/eval/statistics.cpp 'std::min(1.0, 2 * boost' 'std::min(1.0, boost'
 mutant "eval: asks what was trained on" src/eval/settings.cpp 'Split::kHeldOut, options_' 'Split::kTrain, options_'
-mutant "eval: logits of the wrong row" src/eval/batch_generator.cpp 'out.logits.row(static_cast<int64_t>(i))' \
-  'out.logits.row(0 * static_cast<int64_t>(i))'
-mutant "eval: decoded rows marked as a prompt's" src/eval/batch_generator.cpp 'a->kv.blocks(), reads}' 'a->kv.blocks(), true}'
+mutant "batcher: decoded rows marked as a prompt's" src/engine/batcher_step.cpp 's.kv.blocks(), prompt}' 's.kv.blocks(), true}'
 mutant "eval: malformed calls may be right" src/eval/answers.cpp 'answer.malformed_calls > 0) grade' \
   'answer.malformed_calls > 9) grade'
 mutant "eval: answers of two modes paired" src/eval/answers.cpp 'thinking ? "thinking" : "direct"' \
   'thinking ? "direct" : "direct"'
-mutant "eval: half a line kept" src/eval/answer_log.cpp 'static_cast<off_t>(text.size() - rest.size())' \
-  'static_cast<off_t>(text.size())'
+mutant "lines: half a line kept" src/base/line_file.cpp 'static_cast<int64_t>(text.size() - rest.size())' \
+  'static_cast<int64_t>(text.size())'
 mutant "eval: settings not compared" src/eval/answer_log.cpp 'else if (*found != value)' 'else if (false && *found != value)'
 mutant "eval: gains and losses exchanged" src/eval/compare.cpp \
   'static_cast<int64_t>(b->correct) - static_cast<int64_t>(a->correct)' \
@@ -289,7 +289,16 @@ mutant "sqlite: another version is read" src/serve/sqlite.cpp 'if (version != fo
 mutant "metrics: counters fall with a model" src/serve/metrics.cpp 'now >= last ? now - last : now)' 'now - last)'
 mutant "metrics: time per token of all choices" src/serve/metrics.cpp \
   'static_cast<double>(std::max(row.choices, int64_t{1}))' '1.0'
-mutant "usage: the last millisecond is the next day" src/serve/usage_report.cpp 'time_ms < ? GROUP' 'time_ms <= ? GROUP'
+mutant "usage: the last millisecond is the next day" src/serve/usage_report.cpp 'time_ms < ?2' 'time_ms <= ?2'
+mutant "avx2: scale of the first column" src/cpu/gemm_avx2.cpp 'w.scale[row / kFp8Group * w.scale_cols() + k / kFp8Group]' \
+  'w.scale[row / kFp8Group * w.scale_cols() + 0 * k]'
+mutant "batches: keys see each other's files" src/serve/batch_store.cpp \
+  '" FROM files WHERE id = ? AND key = ?"' '" FROM files WHERE id = ? AND (key = ? OR true)"'
+mutant "batches: the input may go while it is read" src/serve/batch_store.cpp 'if (read) {' 'if (false && read) {'
+mutant "batches: a start deletes what was answered" src/serve/batch_store.cpp \
+  '"SELECT id FROM files UNION SELECT output_file FROM batches WHERE "' '"SELECT id FROM files UNION SELECT id FROM batches WHERE "'
+mutant "batches: no limit to the files" src/serve/batch_store.cpp '*used + file.bytes > most_bytes_' '*used < 0 && most_bytes_ > 0'
+mutant "forms: a part goes on to the end" src/serve/form_data.cpp 'body.substr(begin, end - begin)' 'body.substr(begin)'
 
 echo "$((count - survivors)) of $count mutants were found"
 [ "$survivors" -eq 0 ]

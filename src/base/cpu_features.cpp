@@ -37,11 +37,7 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512bf16");
 }
 
-bool has_avx2() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  constexpr unsigned kF16c = 1u << 29;  // CPUID.1:ECX
-  return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & kF16c) != 0;
-}
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
 // Tiles are 8 KB of state per thread, which Linux keeps only for programs that asked.
 bool has_amx() {

@@ -11,7 +11,7 @@ namespace fathom {
 enum class Isa {
   kReference,  // the scalar references themselves, nothing rounded that the model does not round: an oracle, very slow
   kPortable,   // plain C++, any machine
-  kAvx2,       // AVX2 + F16C
+  kAvx2,       // AVX2 + FMA
   kAvx512,     // AVX-512 F/BW/VL/DQ + VBMI + BF16, GFNI (Zen 4, Sapphire Rapids and later)
   kAmx,        // the same and AMX-BF16 tiles (Sapphire Rapids and later)
 };

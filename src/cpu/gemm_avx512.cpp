@@ -367,13 +367,13 @@ void absorb(const AbsorbArgs& a, Arena& scratch) {
   // while the rows of q go by.
   const ArenaScope scope(scratch);
   float* strip = scratch.allocate<float>(static_cast<size_t>(a.nope * kStrip));
-  constexpr void (*kTiles[kMostTile])(const AbsorbArgs&, const float*, int64_t, int64_t) = {
+  constexpr void (*kAbsorbTiles[kMostTile])(const AbsorbArgs&, const float*, int64_t, int64_t) = {
       absorb_tile<1>, absorb_tile<2>, absorb_tile<3>, absorb_tile<4>, absorb_tile<5>, absorb_tile<6>};
   for (int64_t r = 0; r < a.w.cols; r += kStrip) {
     expand_strip(a, r, strip);
     for (int64_t i = 0, tiles = (a.m + kMostTile - 1) / kMostTile, m = 0; i < a.m; i += m, --tiles) {
       m = (a.m - i + tiles - 1) / tiles;
-      kTiles[m - 1](a, strip, i, r);
+      kAbsorbTiles[m - 1](a, strip, i, r);
     }
   }
 }

@@ -2,10 +2,6 @@
 // of them, compiled with that table's flags; internal linkage, as in generic.h.
 #pragma once
 
-#if defined(__F16C__) && defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -23,21 +19,8 @@ namespace {
 // Weight rows that are expanded together.
 constexpr int64_t kPanelRows = 32;
 
-// With F16C eight codes at a time: sign, exponent and mantissa moved to their places in a half float are the value · 2^-8,
-// subnormals included. NaN is not: 0x7f would become 480.
 void widen_e4m3(const E4M3* codes, int64_t count, float* out) {
-  int64_t k = 0;
-#if defined(__F16C__) && defined(__AVX2__)
-  for (; k + 8 <= count; k += 8) {
-    const __m128i c = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes + k)));
-    const __m128i size = _mm_and_si128(c, _mm_set1_epi16(0x7f));
-    const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(size, _mm_set1_epi16(0x7f)), _mm_set1_epi16(0x7e00));
-    const __m128i half = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(size, 7), nan),
-                                      _mm_slli_epi16(_mm_and_si128(c, _mm_set1_epi16(0x80)), 8));
-    _mm256_storeu_ps(out + k, _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f)));
-  }
-#endif
-  for (; k < count; ++k) out[k] = to_float(codes[k]);
+  for (int64_t k = 0; k < count; ++k) out[k] = to_float(codes[k]);
 }
 
 // Weight row n as f32 without its block scales.

@@ -1,10 +1,10 @@
 // The operations on single rows in AVX-512: norms, rotation, FP8 rounding, activation, selection.
 #include <algorithm>
 #include <cmath>
-#include <functional>
 
 #include "cpu/avx512.h"
 #include "cpu/functions_avx512.h"
+#include "cpu/quickselect.h"
 #include "ops/indexer.h"
 
 namespace fathom::cpu::avx512 {
@@ -56,16 +56,6 @@ float quantize_pow2(const float* x, int64_t count, E4M3* codes) {
 }
 
 bool fits(int64_t dim) { return dim % 16 == 0 && dim <= kMaxIndexDim; }
-
-// Sorts a handful of keys, largest first.
-void sort_few(uint64_t* keys, int count) {
-  for (int i = 1; i < count; ++i) {
-    const uint64_t key = keys[i];
-    int j = i;
-    for (; j > 0 && keys[j - 1] < key; --j) keys[j] = keys[j - 1];
-    keys[j] = key;
-  }
-}
 
 }  // namespace
 
@@ -178,41 +168,25 @@ int64_t candidates(const float* score, int64_t count, int64_t first_index, uint6
   return size;
 }
 
-// Quickselect; a pass splits eight keys at a time: the larger move to the front in place, the others through scratch.
+// Eight keys at a time: the larger move to the front in place, the others through scratch.
 uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch) {
-  constexpr int kSample = 15;
-  int64_t begin = 0, end = n, want = k;  // the `want` largest of [begin, end) are still to be found
-  while (end - begin > 64 && want > 0 && want < end - begin) {
-    uint64_t sample[kSample];
-    for (int i = 0; i < kSample; ++i) sample[i] = keys[begin + (end - begin - 1) * i / (kSample - 1)];
-    sort_few(sample, kSample);
-    uint64_t pivot = sample[std::clamp<int64_t>(want * kSample / (end - begin), 0, kSample - 1)];
+  move_largest(keys, n, k, [&](int64_t begin, int64_t end, uint64_t pivot) {
+    const __m512i p = _mm512_set1_epi64(static_cast<int64_t>(pivot));
     int64_t front = begin, rest = 0;
-    while (true) {
-      const __m512i p = _mm512_set1_epi64(static_cast<int64_t>(pivot));
-      front = begin, rest = 0;
-      for (int64_t i = begin; i < end; i += 8) {
-        const __mmask8 in = static_cast<__mmask8>(end - i >= 8 ? 0xff : (1u << (end - i)) - 1);
-        const __m512i v = _mm512_maskz_loadu_epi64(in, keys + i);
-        const __mmask8 larger = _mm512_mask_cmpgt_epu64_mask(in, v, p);
-        const __mmask8 others = static_cast<__mmask8>(in & ~larger);
-        // Never past what is read: front ≤ i, and lanes beyond `in` are not written.
-        _mm512_mask_storeu_epi64(keys + front, in, _mm512_maskz_compress_epi64(larger, v));
-        _mm512_storeu_si512(scratch + rest, _mm512_maskz_compress_epi64(others, v));
-        front += __builtin_popcount(larger);
-        rest += __builtin_popcount(others);
-      }
-      std::copy_n(scratch, rest, keys + front);
-      if (front > begin) break;
-      --pivot;  // it was the largest key of all: let it alone go to the front
+    for (int64_t i = begin; i < end; i += 8) {
+      const __mmask8 in = static_cast<__mmask8>(end - i >= 8 ? 0xff : (1u << (end - i)) - 1);
+      const __m512i v = _mm512_maskz_loadu_epi64(in, keys + i);
+      const __mmask8 larger = _mm512_mask_cmpgt_epu64_mask(in, v, p);
+      const __mmask8 others = static_cast<__mmask8>(in & ~larger);
+      // Never past what is read: front ≤ i, and lanes beyond `in` are not written.
+      _mm512_mask_storeu_epi64(keys + front, in, _mm512_maskz_compress_epi64(larger, v));
+      _mm512_storeu_si512(scratch + rest, _mm512_maskz_compress_epi64(others, v));
+      front += __builtin_popcount(larger);
+      rest += __builtin_popcount(others);
     }
-    if (front - begin > want)
-      end = front;
-    else
-      want -= front - begin, begin = front;
-  }
-  if (want > 0 && want < end - begin)
-    std::nth_element(keys + begin, keys + begin + want - 1, keys + end, std::greater<>());
+    std::copy_n(scratch, rest, keys + front);
+    return front;
+  });
   __m512i least = _mm512_set1_epi64(-1);
   for (int64_t i = 0; i < k; i += 8) {
     const __mmask8 in = static_cast<__mmask8>(k - i >= 8 ? 0xff : (1u << (k - i)) - 1);

@@ -34,12 +34,14 @@ class PromptProblem {
       const float x = random.normal() / std::sqrt(static_cast<float>(c.rank));
       f8_.push_back(to_e4m3(x * 128));
       bf16_.push_back(to_bf16(x));
+      f32_.push_back(x);
     }
     for (int64_t i = 0; i < blocks; ++i)
       scale_.push_back(c.pow2 ? std::ldexp(1.0f, -7 - static_cast<int>(random.below(2)))
                               : static_cast<float>(random.uniform(0.5, 1) / 128));
     weight_ = {c.dtype, rows, c.rank, f8_.data(), scale_.data(), c.pow2};
     if (c.dtype == DType::kBF16) weight_ = {c.dtype, rows, c.rank, bf16_.data(), nullptr, false};
+    if (c.dtype == DType::kF32) weight_ = {c.dtype, rows, c.rank, f32_.data(), nullptr, false};
     for (int64_t s = 0; s < c.tokens; ++s) {
       const auto latent = random.normals(c.rank), key = random.normals(c.rope);
       ref::write_latent_row(kv_.rows(), s, latent.data(), key.data());
@@ -89,7 +91,7 @@ class PromptProblem {
   KvMemory kv_;
   std::vector<E4M3> f8_;
   std::vector<BF16> bf16_;
-  std::vector<float> scale_, q_nope_, q_rope_;
+  std::vector<float> f32_, scale_, q_nope_, q_rope_;
   MatrixView weight_;
 };
 
@@ -104,6 +106,7 @@ TEST_P(PromptAttention, AgainstTheReferenceAndHoweverItIsCut) {
       {64, 32, 32, 32, 17, 1100, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},  // parts of keys, groups of heads
       {130, 64, 64, 32, 2, 150, 0, 0, DType::kF8E4M3, false, LatentFormat::kBf16},  // scales of any value, odd rank
       {96, 32, 64, 96, 2, 300, 0, 0, DType::kBF16, false, LatentFormat::kFp8},
+      {96, 32, 40, 24, 2, 170, 0, 0, DType::kF32, false, LatentFormat::kBf16},       // panels that are not full
       {64, 32, 32, 32, 2, 200, 90, 0, DType::kF8E4M3, true, LatentFormat::kBf16},    // the form changes at top_k
       {64, 32, 32, 32, 2, 700, 90, 560, DType::kF8E4M3, true, LatentFormat::kBf16},  // masked from top_k until 560
       {40, 16, 24, 20, 2, 70, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},  // shapes without an un-absorbed form
