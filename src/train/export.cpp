@@ -132,6 +132,26 @@ Status write_all(const fs::path& folder, const ModelConfig& config, const Parame
   return write_texts(folder, config, recipe);
 }
 
+// What was there stays, under another name, until the new folder has its own.
+Status put_in_place(const fs::path& made, const fs::path& folder) {
+  const fs::path old = folder.string() + ".replaced";
+  std::error_code error;
+  const bool replaces = fs::exists(folder);
+  if (replaces) {
+    fs::remove_all(old, error);
+    fs::rename(folder, old, error);
+    if (error) return fail("{}: cannot rename to {}: {}", folder.string(), old.string(), error.message());
+  }
+  fs::rename(made, folder, error);
+  if (error) {
+    std::error_code ignored;
+    if (replaces) fs::rename(old, folder, ignored);
+    return fail("{}: cannot rename to {}: {}", made.string(), folder.string(), error.message());
+  }
+  fs::remove_all(old, error);
+  return {};
+}
+
 }  // namespace
 
 Status export_checkpoint(const fs::path& folder, const ModelConfig& config, const Parameters& parameters,
@@ -145,10 +165,7 @@ Status export_checkpoint(const fs::path& folder, const ModelConfig& config, cons
     fs::remove_all(partial, error);
     return written;
   }
-  fs::remove_all(folder, error);
-  fs::rename(partial, folder, error);
-  if (error) return fail("{}: cannot rename to {}: {}", partial.string(), folder.string(), error.message());
-  return {};
+  return put_in_place(partial, folder);
 }
 
 }  // namespace fathom::train

@@ -157,13 +157,16 @@ struct Kernels {
   float (*dot)(const float* x, const float* y, int64_t count);
 };
 
-// The best that this processor has, up to `best`: AVX-512 with BF16 or float32 products, or plain C++ with float32
+// The best that this processor has, up to `best`: AVX-512 with BF16 or float32 products; AVX2 or plain C++ with float32
 // ones.
 const Kernels& train_kernels(Isa best, bool bf16);
 namespace portable {
 extern const Kernels kFloatKernels;
 }
 #if defined(__x86_64__)
+namespace avx2 {
+extern const Kernels kFloatKernels;
+}
 namespace avx512 {
 extern const Kernels kFloatKernels, kBf16Kernels;
 }

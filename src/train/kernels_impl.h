@@ -53,6 +53,64 @@ struct Float {
   }
 };
 
+#ifndef __AVX512F__
+#ifdef __AVX2__
+constexpr int kTileRows = 6, kTileVectors = 1;  // of 16 registers of 8 lanes: 12 sums, 2 right operands and 1 left one
+constexpr int kPartLanes = 8;
+#else
+constexpr int kTileRows = 2, kTileVectors = 1;  // of 16 registers of 4 lanes: 8 sums, 4 right operands and 1 left one
+constexpr int kPartLanes = 4;
+#endif
+// One register: GCC keeps vectors that are wider in memory.
+using Part = float __attribute__((vector_size(4 * kPartLanes), aligned(4), may_alias));
+constexpr int kParts = 16 / kPartLanes;
+FATHOM_INLINE const Part& part(const float* x) { return *reinterpret_cast<const Part*>(x); }
+FATHOM_INLINE Part& part(float* x) { return *reinterpret_cast<Part*>(x); }
+
+#ifdef __AVX2__
+FATHOM_INLINE Part fma(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
+FATHOM_INLINE Part splat_part(const float* x) { return _mm256_broadcast_ss(x); }
+#else
+FATHOM_INLINE Part fma(Part a, Part b, Part c) { return a * b + c; }
+FATHOM_INLINE Part splat_part(const float* x) { return Part{*x, *x, *x, *x}; }
+#endif
+
+// As below.
+template <class E, int M, int N>
+FATHOM_INLINE void product_tile(const ProductArgs& p, const uint32_t* a, const uint32_t* b, int64_t words, float* c,
+                                int64_t last, bool accumulate) {
+  static_assert(N == 1 && E::kGroup == 1);
+  alignas(64) float sums[M][16] = {};
+  for (int i = 0; accumulate && i < M; ++i)
+    std::memcpy(sums[i], c + i * p.c_stride, sizeof(float) * static_cast<size_t>(last));
+  Part acc[M][kParts];
+#pragma GCC unroll 6
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < kParts; ++j) acc[i][j] = part(sums[i] + j * kPartLanes);
+#pragma GCC unroll 1
+  for (int64_t w = 0; w < words; ++w) {
+    const float* words_of_b = reinterpret_cast<const float*>(b + w * kPanel);
+    Part right[kParts];
+#pragma GCC unroll 4
+    for (int j = 0; j < kParts; ++j) right[j] = part(words_of_b + j * kPartLanes);
+#pragma GCC unroll 6
+    for (int i = 0; i < M; ++i) {
+      const Part left = splat_part(reinterpret_cast<const float*>(a + i * p.a_row + w * p.a_word));
+#pragma GCC unroll 4
+      for (int j = 0; j < kParts; ++j) acc[i][j] = fma(left, right[j], acc[i][j]);
+    }
+  }
+#pragma GCC unroll 6
+  for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 4
+    for (int j = 0; j < kParts; ++j) part(sums[i] + j * kPartLanes) = acc[i][j];
+    std::memcpy(c + i * p.c_stride, sums[i], sizeof(float) * static_cast<size_t>(last));
+  }
+}
+#else
+constexpr int kTileRows = 6, kTileVectors = 4;  // 24 sums, 4 right operands and 1 left one: 29 of 32 registers
+
 // M × (16 N) outputs over `words`; the last of the N registers has `last` lanes that count.
 template <class E, int M, int N>
 FATHOM_INLINE void product_tile(const ProductArgs& p, const uint32_t* a, const uint32_t* b, int64_t words, float* c,
@@ -82,12 +140,8 @@ FATHOM_INLINE void product_tile(const ProductArgs& p, const uint32_t* a, const u
     for (int j = 0; j < N; ++j)
       j == N - 1 ? store(c + i * p.c_stride + 16 * j, acc[i][j], last) : store(c + i * p.c_stride + 16 * j, acc[i][j]);
 }
-
-#ifdef __AVX512F__
-constexpr int kTileRows = 6, kTileVectors = 4;  // 24 sums, 4 right operands and 1 left one: 29 of 32 registers
-#else
-constexpr int kTileRows = 2, kTileVectors = 1;  // of 16 registers of 4 lanes: 8 sums, 4 + 4 operands
 #endif
+
 // Words of a panel between two loads of the sums: 128 × 64 words are 32 KB, which stay in L1 while all rows pass by.
 constexpr int64_t kDepth = 128;
 

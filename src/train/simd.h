@@ -1,13 +1,14 @@
-// Sixteen float32 lanes, in AVX-512 where the file is compiled for it, in plain C++ otherwise. Included by
-// kernels_*.cpp only; internal linkage, so that no file runs code compiled for another's instruction set.
+// Sixteen float32 lanes, in AVX-512 where the file is compiled for it, otherwise in plain C++, of which AVX2 makes two
+// registers. Included by kernels_*.cpp only; internal linkage, so that no file runs code compiled for another's instruction set.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
-#ifdef __AVX512F__
+#ifdef __AVX2__
 #include <immintrin.h>
-#else
+#endif
+#ifndef __AVX512F__
 #pragma GCC diagnostic ignored "-Wpsabi"  // vectors wider than the registers are only ever passed to inlined functions
 #endif
 

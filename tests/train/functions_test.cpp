@@ -218,6 +218,7 @@ std::string case_name(const testing::TestParamInfo<Case>& info) { return info.pa
 TEST_P(FusedTest, Float32IsPlain) { compare(GetParam(), false, 3e-5); }
 
 TEST_P(FusedTest, PortableIsPlain) { compare(GetParam(), false, 3e-5, Isa::kPortable); }
+TEST_P(FusedTest, Avx2IsPlain) { compare(GetParam(), false, 3e-5, Isa::kAvx2); }
 
 // BF16 operands are off by 2^-9 each at most; three products in a row, terms that cancel, the worst of a hundred
 // thousand elements: 4 %. The inputs are BF16 already, so that no relu of the indexer sees the other side of its kink.
