@@ -82,6 +82,7 @@ void Batcher::wait(std::unique_ptr<Sequence> s) {
 
 void Batcher::begin(std::unique_ptr<Sequence> s) {
   s->put_back = false;
+  if (!std::exchange(s->group->begun, true)) s->group->request.on_begin();
   const auto place = std::ranges::find_if(running_, [&](const auto& other) { return s->goes_before(*other); });
   running_.insert(place, std::move(s));
 }
@@ -194,8 +195,9 @@ bool Batcher::use_cached(Sequence& s) {
     s.kv.adopt(block);
     s.rows += kBlockTokens;
     s.named = s.rows / kBlockTokens;
-    // What it computed itself before it was put back is no find.
+    // What it had before it was put back, computed or found, is no find.
     if (s.rows > s.reached && s.answer.tokens() == 0) s.cached += kBlockTokens;
+    s.reached = std::max(s.reached, s.rows);
   }
   return true;
 }

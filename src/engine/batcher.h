@@ -35,7 +35,9 @@ struct BatchRequest {
   // help of the cache, in small steps.
   bool prompt_logprobs = false;
 
-  // Called while a step is made; must not call the batcher.
+  // These are called while a step is made; they must not call the batcher.
+  // Once, when it waits no more.
+  std::function<void()> on_begin = [] {};
   std::function<void(int64_t done, int64_t total)> on_prefill = [](int64_t, int64_t) {};
   // Tokens that were taken, and the text that is certain to belong to the answer now: whole UTF-8 characters. Either may be
   // empty.
@@ -126,6 +128,7 @@ class Batcher {
   void split_choices(Sequence& s, std::span<const float> logits);
   void make_drafts(const Tensor& hidden);
   Step gathered_step() const;
+  bool may_draft(const Sequence& s) const;
   bool wants_draft(const Sequence& s) const;
   void sweep();
   void finish(Sequence& s);
@@ -142,9 +145,11 @@ class Batcher {
   DraftPolicy policy_;
 
   // Of the step under way.
+  DraftPolicy::Trial trial_ = DraftPolicy::Trial::kNone;
   bool drafting_ = false;
   BatcherClock::time_point load_until_;  // blocks are read from disk
-  int64_t answers_ = 0, drafters_ = 0;   // that take a token; of those, that may have drafts
+  // Answers that take a token; those of them that may have drafts; those that are to have them.
+  int64_t answers_ = 0, may_draft_ = 0, drafters_ = 0;
   std::vector<Part> parts_;
   std::vector<int32_t> tokens_, logit_rows_;
   std::vector<Slice> slices_;

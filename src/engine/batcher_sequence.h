@@ -15,6 +15,7 @@ struct Batcher::Group {
   int64_t id = 0;
   BatchRequest request;
   BatcherClock::time_point submitted;
+  bool begun = false;      // one of its choices was, whatever became of it
   int64_t unfinished = 0;  // choices
 
   // Of the prompt's first tokens, where they are wanted. Row i of the prompt says that of token i + 1.
@@ -50,7 +51,7 @@ struct Batcher::Sequence {
   KvSequence kv;
   std::vector<int32_t> tokens;  // prompt and answer
   int64_t rows = 0;             // tokens whose rows are in the cache
-  int64_t reached = 0;          // the most rows it ever computed
+  int64_t reached = 0;          // the most rows it ever had
   std::vector<BlockKey> keys;   // of whole blocks, as far as they were asked for
   int64_t named = 0;            // blocks that were offered to the pool by name
   bool splits;                  // other choices begin where its prompt ends

@@ -12,13 +12,13 @@ namespace {
 
 std::span<const float> row_of(const Tensor& t, int64_t row) { return {t.row(row), static_cast<size_t>(t.cols())}; }
 
-// How often drafts are accepted, before any were made.
-constexpr double kHope = 0.7;
+// How often drafts are accepted, before any were made: DeepSeek-V3's technical report says 0.85 to 0.90.
+constexpr double kHope = 0.85;
 // Drafts of an answer before its own acceptance decides.
 constexpr double kTrialDrafts = 16;
-// How long a step reads blocks from disk: hardly to be seen in a stream, or as long as a large step if there is none.
 // Rows of a prompt whose logits are wanted, in a step: 33 MB at the real vocabulary.
 constexpr int64_t kScoredRows = 64;
+// How long a step reads blocks from disk: hardly to be seen in a stream, or as long as a large step if there is none.
 constexpr std::chrono::milliseconds kLoadBeside{2}, kLoadAlone{100};
 
 }  // namespace
@@ -65,14 +65,20 @@ Step Batcher::gathered_step() const {
 // has rows yet.
 void Batcher::plan() {
   answers_ = std::ranges::count_if(running_, [](const auto& s) { return s->answers(); });
+  may_draft_ = std::ranges::count_if(running_, [&](const auto& s) { return s->answers() && may_draft(*s); });
+  trial_ = policy_.trial(answers_, may_draft_);
   drafters_ = 0;
   double acceptance = 0;
+  // Of an answer that had no drafts yet.
+  const double expected =
+      stats_.drafted > 0 ? static_cast<double>(stats_.accepted) / static_cast<double>(stats_.drafted) : kHope;
   for (const auto& s : running_) {
     if (!s->answers() || !wants_draft(*s)) continue;
     ++drafters_;
-    acceptance += s->acceptance.known() ? s->acceptance.value() : kHope;
+    acceptance += s->acceptance.known() ? s->acceptance.value() : expected;
   }
-  drafting_ = policy_.drafts(answers_, drafters_, acceptance / static_cast<double>(std::max<int64_t>(drafters_, 1)));
+  const bool pays = acceptance > policy_.least_acceptance(answers_, drafters_) * static_cast<double>(drafters_);
+  drafting_ = trial_ == DraftPolicy::Trial::kDrafts || (trial_ == DraftPolicy::Trial::kNone && pays);
   load_until_ = settings_.now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
   int64_t room = budget_.tokens(answers_);
   for (const auto& s : running_) {
@@ -178,10 +184,13 @@ void Batcher::split_choices(Sequence& s, std::span<const float> logits) {
   }
 }
 
-// Its own draft setting, and its own acceptance once that is known.
+bool Batcher::may_draft(const Sequence& s) const { return has_mtp_ && s.group->request.draft; }
+
+// Its own acceptance decides once that is known, at what a draft costs when all have one that may.
 bool Batcher::wants_draft(const Sequence& s) const {
-  if (!has_mtp_ || !s.group->request.draft) return false;
-  return s.acceptance.count() < kTrialDrafts || s.acceptance.value() > policy_.break_even(answers_, drafters_);
+  if (!may_draft(s)) return false;
+  if (trial_ == DraftPolicy::Trial::kDrafts || s.acceptance.count() < kTrialDrafts) return true;
+  return s.acceptance.value() > policy_.least_acceptance(answers_, may_draft_);
 }
 
 // The MTP layer reads all rows of which the next token is known, so that it has the keys of the whole text, of a prompt also for

@@ -48,7 +48,7 @@ class ServingBench {
     // Prompts are read at once: what is measured begins after the last of them.
     Batcher batcher(engine_, {.max_running = count, .draft = draft, .slowdown = 1e6});
     std::vector<Times> times(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) submit(batcher, noise(settings_.prompt), settings_.generate, times[i]);
+    for (Times& its : times) submit(batcher, noise(settings_.prompt), settings_.generate, its);
     while (!cancel_ && batcher.step()) {
     }
     // While all of them were under way.

@@ -98,9 +98,9 @@ struct GenerationResult {
   std::string text;                  // without what ended it
   std::string stop;                  // the stop string that ended it, if one did
   FinishReason finish = FinishReason::kStop;
-  int64_t prompt_tokens = 0, cached_tokens = 0;  // cached: of the prompt, found in the cache
-  int64_t drafted = 0, accepted = 0;             // tokens that the MTP layer guessed, and guessed right
-  double prefill_seconds = 0, decode_seconds = 0;
+  int64_t prompt_tokens = 0, cached_tokens = 0;    // cached: of the prompt, found in the cache
+  int64_t drafted = 0, accepted = 0;               // tokens that the MTP layer guessed, and guessed right
+  double prefill_seconds = 0, decode_seconds = 0;  // until the first token, from when it was asked for; from then on
   // Of each token of the prompt, of which the first has none; shared by all choices. Null unless BatchRequest asked for it.
   std::shared_ptr<const std::vector<SampledToken>> prompt_logprobs;
 };

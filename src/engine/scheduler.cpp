@@ -15,12 +15,14 @@ struct AnswerStream::State {
   BatchRequest request;  // until the model's thread has taken it
   int64_t id = -1;       // of the model's thread
   const std::function<void()> on_event;
+  const BatcherClock::time_point submitted = BatcherClock::now();
 
   std::mutex mutex;
   std::condition_variable changed;
   std::map<int64_t, AnswerEvent> events;  // by choice: not yet taken
   int64_t unfinished;                     // choices
   int64_t prefilled = 0, prefill_total = 0;
+  std::optional<BatcherClock::time_point> begun;
 
   std::atomic<bool> cancelled = false;  // looked at before every step
 
@@ -52,6 +54,11 @@ std::optional<AnswerEvent> AnswerStream::next(std::chrono::milliseconds wait) {
 bool AnswerStream::finished() const {
   const std::lock_guard lock(state_->mutex);
   return state_->unfinished == 0 && state_->events.empty();
+}
+
+double AnswerStream::waited() const {
+  const std::lock_guard lock(state_->mutex);
+  return std::chrono::duration<double>(state_->begun.value_or(BatcherClock::now()) - state_->submitted).count();
 }
 
 std::pair<int64_t, int64_t> AnswerStream::prefill() const {
@@ -148,6 +155,10 @@ void Scheduler::run() {
 
 void Scheduler::begin(Batcher& batcher, const std::shared_ptr<AnswerStream::State>& state) {
   BatchRequest request = std::move(state->request);
+  request.on_begin = [state] {
+    const std::lock_guard lock(state->mutex);
+    state->begun = BatcherClock::now();
+  };
   request.on_prefill = [state](int64_t done, int64_t total) {
     const std::lock_guard lock(state->mutex);
     state->prefilled = done, state->prefill_total = total;

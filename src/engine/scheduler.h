@@ -38,6 +38,8 @@ class AnswerStream {
   std::optional<AnswerEvent> next(std::chrono::milliseconds wait);
   // All choices are done, and all their events were taken.
   bool finished() const;
+  // Seconds from when it was submitted until it waited no more: until now if it waits still.
+  double waited() const;
   // Prompt tokens that are in the cache, and all.
   std::pair<int64_t, int64_t> prefill() const;
   // What is not done ends as cancelled; its last event comes.

@@ -9,7 +9,7 @@ namespace fathom {
 
 namespace {
 
-constexpr double kStepMemory = 32, kCostMemory = 64;
+constexpr double kStepMemory = 32;
 // Prompt tokens of the first step beside answers, before their cost is known.
 constexpr double kFirstTokens = 8;
 // A step without prompt tokens after this many with: answers grow, and with them the cost of decoding.
@@ -23,10 +23,17 @@ constexpr double kWorthAGap = 2, kTolerance = 1.25;
 constexpr int64_t kTryRare = 256, kTryEven = 24, kTrial = 3;
 // What is saved for one piece at most, and what is owed after one: in steps' shares.
 constexpr double kMostSaved = PromptBudget::kMostWait / 2 - 1;
-// Drafting and not are measured this often at first, and the dearer one again once in kTrialEvery steps: at most 1 % is
-// lost by that when it costs half as much again.
-constexpr double kTrials = 6;
+// Drafting and not are measured this often at first, and each again once in kTrialEvery steps.
+constexpr int64_t kTrials = 5;
 constexpr int64_t kTrialEvery = 64;
+constexpr size_t kDraftMemory = 9;
+constexpr double kMargin = 0.1;  // of a step for each answer
+constexpr size_t kRecentSteps = 5;
+
+bool measured(const std::map<int64_t, RecentMedian>& costs, int64_t of) {
+  const auto it = costs.find(of);
+  return it != costs.end() && it->second.count() >= kTrials;
+}
 
 }  // namespace
 
@@ -35,12 +42,19 @@ void RunningMean::add(double value) {
   mean_ += (value - mean_) / std::min(count_, memory_);
 }
 
-void RecentMedian::add(double value) { values_[static_cast<size_t>(count_++ % 3)] = value; }
+void RecentMedian::add(double value) {
+  if (values_.size() < memory_)
+    values_.push_back(value);
+  else
+    values_[static_cast<size_t>(count_) % memory_] = value;
+  ++count_;
+}
 
 double RecentMedian::value() const {
-  const auto [a, b, c] = values_;
-  if (count_ < 3) return count_ == 1 ? a : std::max(a, b);
-  return std::max(std::min(a, b), std::min(std::max(a, b), c));
+  std::vector<double> sorted = values_;
+  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  return *middle;
 }
 
 PromptBudget::PromptBudget(int64_t chunk, double slowdown)
@@ -113,27 +127,53 @@ void PromptBudget::choose(double spare) {
   change_to(kRare);
 }
 
-bool DraftPolicy::drafts(int64_t answers, int64_t drafters, double acceptance) {
-  if (drafters == 0) return false;
-  const auto trials = [&](int64_t of) {
-    const auto it = seconds_.find({answers, of});
-    return it == seconds_.end() ? 0 : it->second.count();
-  };
-  if (trials(drafters) < kTrials) return true;
-  if (trials(0) < kTrials) return false;
-  const bool pays = acceptance > break_even(answers, drafters);
-  return ++steps_ % kTrialEvery == 0 ? !pays : pays;
+DraftPolicy::Trial DraftPolicy::trial(int64_t answers, int64_t drafters) {
+  if (drafters == 0) return Trial::kNone;
+  if (!measured(plain_, answers)) return Trial::kPlain;
+  if (!measured(extra_, size_class(drafters))) return Trial::kDrafts;
+  const int64_t phase = ++steps_ % kTrialEvery;
+  if (phase == 0) return Trial::kPlain;
+  return phase == kTrialEvery / 2 || phase == kTrialEvery / 2 + 1 ? Trial::kDrafts : Trial::kNone;
 }
 
 void DraftPolicy::record(int64_t answers, int64_t drafters, double seconds) {
-  seconds_.try_emplace({answers, drafters}, kCostMemory).first->second.add(seconds);
+  const auto plain = plain_.find(answers);
+  if (drafters == 0 && !measured(plain_, answers)) {
+    add_plain(answers, seconds);
+  } else if (drafters > 0 && plain != plain_.end() && !measured(extra_, size_class(drafters))) {
+    add_extra(drafters, seconds - plain->second.value());
+  } else if (recent_.answers == answers && (recent_.drafters == 0) != (drafters == 0)) {
+    const double before = recent_.seconds.value();
+    add_plain(answers, drafters == 0 ? seconds : before);
+    add_extra(std::max(drafters, recent_.drafters), drafters == 0 ? before - seconds : seconds - before);
+  }
+  if (recent_.answers != answers || recent_.drafters != drafters)
+    recent_ = {answers, drafters, RecentMedian(kRecentSteps)};
+  recent_.seconds.add(seconds);
 }
 
-double DraftPolicy::break_even(int64_t answers, int64_t drafters) const {
-  const auto plain = seconds_.find({answers, 0}), drafted = seconds_.find({answers, drafters});
-  if (plain == seconds_.end() || drafted == seconds_.end()) return 0;
-  const double gain = static_cast<double>(drafters) / static_cast<double>(answers);  // if every draft is accepted
-  return (drafted->second.value() / plain->second.value() - 1) / gain;
+void DraftPolicy::add_plain(int64_t answers, double seconds) {
+  plain_.try_emplace(answers, kDraftMemory).first->second.add(seconds);
+}
+
+void DraftPolicy::add_extra(int64_t drafters, double seconds) {
+  extra_.try_emplace(size_class(drafters), kDraftMemory).first->second.add(seconds);
+}
+
+double DraftPolicy::least_acceptance(int64_t answers, int64_t drafters) const {
+  const auto plain = plain_.find(answers);
+  const auto extra = extra_.find(size_class(drafters));
+  if (drafters == 0 || plain == plain_.end() || extra == extra_.end()) return 0;
+  // All drafts accepted would save a step of all drafters' share of the answers.
+  const double share = static_cast<double>(drafters) / static_cast<double>(answers);
+  return extra->second.value() / plain->second.value() / share + kMargin;
+}
+
+// Exact up to 4, then four to each power of two.
+int64_t DraftPolicy::size_class(int64_t drafters) {
+  int64_t step = 1;
+  while (drafters > 8 * step) step *= 2;
+  return (drafters + step - 1) / step * step;
 }
 
 }  // namespace fathom

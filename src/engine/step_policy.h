@@ -2,10 +2,10 @@
 // were measured to cost. None of it changes a token of any answer.
 #pragma once
 
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
-#include <utility>
+#include <vector>
 
 namespace fathom {
 
@@ -22,16 +22,20 @@ class RunningMean {
   double memory_, count_ = 0, mean_ = 0;
 };
 
-// The median of the last few values: one step that something else held up counts for nothing.
+// The median of the last few values: a step that something else held up counts for nothing.
 class RecentMedian {
  public:
+  RecentMedian() = default;
+  explicit RecentMedian(size_t memory) : memory_(memory) {}
   void add(double value);
   bool known() const { return count_ > 0; }
-  double value() const;  // only when known
+  int64_t count() const { return count_; }  // ever added
+  double value() const;                     // only when known; of two in the middle the larger
 
  private:
-  std::array<double, 3> values_{};
-  int64_t count_ = 0;  // ever added
+  size_t memory_ = 3;
+  std::vector<double> values_;
+  int64_t count_ = 0;
 };
 
 // Keeps answers fluent while prompts are read: beside answers, prompts get `slowdown` − 1 of the time that steps take without
@@ -75,20 +79,34 @@ class PromptBudget {
   int64_t asked_ = 0;     // tokens of the step under way
 };
 
-// Drafting pays as long as the tokens it gains are worth the time that the MTP layer and the wider step take. Costs are
-// measured for each number of answers at once, by drafting and not drafting in turn.
+// Drafting pays as long as the tokens it gains are worth the time that the MTP layer and the wider step take. Both are
+// measured by drafting and not drafting in turn: what a step without drafts takes, for each number of answers; and what drafts
+// add to that, which depends on how many there are, and hardly on how many answers have none. Whatever pays is measured again
+// and again: one wrong figure must not decide for ever. After the first few, steps are held only against those just before
+// them: a machine is slow for a while and fast for a while.
 class DraftPolicy {
  public:
-  // Whether the next step of `answers` answers verifies and makes drafts for `drafters` of them, which were accepted at
-  // this mean rate.
-  bool drafts(int64_t answers, int64_t drafters, double acceptance);
+  enum class Trial { kNone, kPlain, kDrafts };
+  // What the next step of `answers` answers, `drafters` of which may draft, has to do so that it can be measured. A draft is
+  // made in one step and verified in the next: kDrafts comes twice.
+  Trial trial(int64_t answers, int64_t drafters);
   // A step of answers alone; drafters: how many had a draft verified, and a new one made.
   void record(int64_t answers, int64_t drafters, double seconds);
-  // Acceptance below which drafts cost more than they bring; 0 as long as that is not known.
-  double break_even(int64_t answers, int64_t drafters) const;
+  // Mean acceptance above which drafts for that many bring more than they cost, by a margin: figures are noisy, and to begin
+  // and to end costs as well. 0 as long as that is not known, or there are none.
+  double least_acceptance(int64_t answers, int64_t drafters) const;
 
  private:
-  std::map<std::pair<int64_t, int64_t>, RunningMean> seconds_;  // by answers and drafters
+  static int64_t size_class(int64_t drafters);
+  void add_plain(int64_t answers, double seconds);
+  void add_extra(int64_t drafters, double seconds);
+  std::map<int64_t, RecentMedian> plain_;  // seconds by answers
+  std::map<int64_t, RecentMedian> extra_;  // seconds more by size_class of drafters
+  // The last steps, as long as they are alike.
+  struct {
+    int64_t answers = 0, drafters = 0;
+    RecentMedian seconds;
+  } recent_;
   int64_t steps_ = 0;
 };
 

@@ -53,6 +53,8 @@ inline constexpr uint32_t kHorizon = 24;
 // Of one grammar, for one vocabulary: 4 MiB of transitions, and 8 MiB of masks at 129,280 tokens.
 inline constexpr size_t kMaxWalkStates = 4'096;
 inline constexpr size_t kMaxTails = 65'536;
+// Of the answers under way, so that each is looked at once: some 200 bytes, which outlive their answers.
+inline constexpr size_t kMaxClampedTails = 2'048;
 inline constexpr size_t kMaxMasks = 512;
 
 }  // namespace fathom::grammar_limits

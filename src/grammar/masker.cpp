@@ -17,10 +17,8 @@ void Masker::allowed(const State& state, std::span<uint64_t> mask) {
   bool is_clamped = false;
   {
     const std::scoped_lock lock(mutex_);
-    if (walk_states_.size() >= grammar_limits::kMaxWalkStates || tails_.size() > grammar_limits::kMaxTails ||
-        clamped_.size() > grammar_limits::kMaxTails) {
-      forget();
-    }
+    if (walk_states_.size() >= grammar_limits::kMaxWalkStates || tails_.size() > grammar_limits::kMaxTails) forget();
+    if (clamped_.size() > grammar_limits::kMaxClampedTails) clamped_.clear();
     const StatePtr clamped = stepper_.clamp(state, kHorizon, clamped_, is_clamped);
     const Key key{clamped, !is_clamped};
     if (const auto cached = masks_.find(key); cached != masks_.end()) {

@@ -13,8 +13,8 @@
 
 namespace fathom {
 
-// Of one grammar and one vocabulary. Thread-safe: one walk at a time. Bounded by kMaxWalkStates, kMaxTails and kMaxMasks:
-// what exceeds them is forgotten, and found again when it is needed.
+// Of one grammar and one vocabulary. Thread-safe: one walk at a time. Bounded by kMaxWalkStates, kMaxTails,
+// kMaxClampedTails and kMaxMasks: what exceeds them is forgotten, and found again when it is needed.
 class Masker {
  public:
   explicit Masker(std::shared_ptr<const TokenTable> tokens) : tokens_(std::move(tokens)), stepper_(&tails_) {}
@@ -50,7 +50,7 @@ class Masker {
   std::mutex mutex_;
   TailStore tails_;
   Stepper stepper_;
-  Stepper::Known clamped_;
+  Stepper::Known clamped_;  // tails of answers
   std::vector<std::unique_ptr<WalkState>> walk_states_;
   std::unordered_map<const State*, uint16_t> walk_ids_;
   std::unordered_map<Key, std::shared_ptr<const TokenMask>, KeyHash> masks_;

@@ -99,7 +99,7 @@ StatePtr Stepper::step(const State& state, uint8_t byte, bool mark) {
       after.at_most = one_less(cell.at_most);
       if (text.accepts(next) && after.at_least == 0) leave(cell.tail, cells, accepts);
     }
-    if (after.at_most > 0) cells.push_back(std::move(after));
+    if (after.at_most > 0 && text.goes_on(next)) cells.push_back(std::move(after));
   }
   if (cells.empty() && !accepts) return nullptr;
   return make(std::move(cells), accepts);
@@ -121,7 +121,8 @@ void Stepper::expand(const Node* node, uint32_t depth, const StatePtr& tail, Cel
       if (node->bytes->states[0].accepts) leave(tail, out, accepts);
       break;
     case Kind::kText:
-      if (node->at_most > 0) out.push_back({node, 0, node->at_least, node->at_most, depth, tail});
+      if (node->at_most > 0 && node->text->goes_on(0))
+        out.push_back({node, 0, node->at_least, node->at_most, depth, tail});
       if (node->at_least == 0 && node->text->accepts(0)) leave(tail, out, accepts);
       break;
     case Kind::kAlternatives:

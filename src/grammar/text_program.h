@@ -27,6 +27,8 @@ class TextProgram {
     const uint32_t after = dfa_.next(text, edge->character_class);
     return after == TextDfa::kNone ? kNone : after * size + edge->next;
   }
+  // Whether any byte may come.
+  bool goes_on(uint32_t state) const { return can_complete(state / decoder_.size(), state % decoder_.size()); }
   // Between characters.
   bool is_boundary(uint32_t state) const { return decoder_.is_boundary(state % decoder_.size()); }
   bool accepts(uint32_t state) const { return is_boundary(state) && dfa_.accepts[state / decoder_.size()]; }

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine/identity.h"
+#include "grammar/state.h"
 #include "support/compare.h"
 #include "support/random.h"
 #include "support/temp_dir.h"
@@ -63,6 +64,15 @@ void expect_same(const Answered& found, const Answered& expected) {
   EXPECT_EQ(found.finish, expected.finish);
 }
 
+// Whether `text` is the beginning of what the grammar asks for.
+bool begins(const Grammar& grammar, std::string_view text) {
+  Stepper stepper;
+  StatePtr state = stepper.start(grammar.root());
+  for (const char byte : text)
+    if (state) state = stepper.step(*state, static_cast<uint8_t>(byte), false);
+  return state != nullptr;
+}
+
 // An answer that was cancelled is the beginning of the whole one.
 void expect_begins(const Answered& whole, const Answered& part) {
   ASSERT_LE(part.ids.size(), whole.ids.size());
@@ -85,6 +95,7 @@ struct Watched {
       tokens[choice] += taken.size();
     };
     request.on_done = [this](int64_t choice, const GenerationResult& result) {
+      EXPECT_LT(result.cached_tokens, result.prompt_tokens) << "the last token is always read";
       EXPECT_FALSE(done.contains(choice)) << "ended twice";
       done[choice].take(result);
       EXPECT_EQ(streamed[choice], result.text);
@@ -295,6 +306,67 @@ TEST_F(BatcherTest, DraftsChangeNoTokenAndMostAreRight) {
   }
 }
 
+TEST_F(BatcherTest, SaysOnceWhenARequestBegins) {
+  const auto engine = open_sample({});
+  Batcher batcher(*engine, {.max_running = 1});
+  std::vector<int64_t> begun, ids;
+  const auto submit = [&](int64_t choices, int64_t priority) {
+    BatchRequest r;
+    r.generation = request(*engine, std::string(kTexts[0]));
+    r.generation.max_tokens = 5;
+    r.choices = choices;
+    r.priority = priority;
+    r.on_begin = [&begun, i = std::ssize(ids)] { begun.push_back(i); };
+    ids.push_back(batcher.submit(std::move(r)).value());
+  };
+  submit(2, 0), submit(1, 0), submit(1, 0);
+  ASSERT_TRUE(batcher.step());
+  EXPECT_EQ(begun, std::vector<int64_t>{0}) << "the others wait";
+  submit(1, 1);  // goes first: the one that runs is put back, and begins no second time
+  EXPECT_TRUE(batcher.cancel(ids[2]));
+  drain(batcher);
+  EXPECT_EQ(begun, (std::vector<int64_t>{0, 3, 1}));
+}
+
+// Long answers draft for as long as that pays, and for no longer; whatever their number.
+TEST_F(BatcherTest, DraftsGoOnWhileTheyPay) {
+  const auto engine = open_sample({.context = 1024});
+  for (const int64_t answers : {1, 3}) {
+    for (const bool pays : {true, false}) {
+      BatcherClock::time_point time{};
+      Batcher* running = nullptr;
+      int64_t drafted = 0;
+      // Read when a step begins, when it is planned and when it is done: one with drafts takes hardly longer than one without,
+      // or more than twice as long.
+      const auto now = [&] {
+        const int64_t before = std::exchange(drafted, running ? running->stats().drafted : 0);
+        const bool drafts = drafted > before;
+        return time += std::chrono::microseconds(drafts ? (pays ? 105 : 1000) : 100);
+      };
+      Batcher batcher(*engine, {.now = now});
+      running = &batcher;
+      std::vector<std::unique_ptr<Watched>> watched;
+      for (int64_t i = 0; i < answers; ++i) {
+        GenerationRequest r = request(*engine, std::string(kTexts[0]));
+        r.max_tokens = 600;
+        r.ignore_eos = true;
+        watched.push_back(std::make_unique<Watched>());
+        ASSERT_TRUE(batcher.submit(watched.back()->watch(r)));
+      }
+      drain(batcher);
+      const BatcherStats stats = batcher.stats();
+      ASSERT_EQ(stats.answer_tokens, answers * 600);
+      const double share = static_cast<double>(stats.drafted) / static_cast<double>(stats.answer_tokens);
+      const double accepted =
+          static_cast<double>(stats.accepted) / static_cast<double>(std::max<int64_t>(stats.drafted, 1));
+      if (pays)
+        EXPECT_GT(share, 0.9 / (1 + accepted)) << answers << " answers, " << stats.drafted << " drafts";
+      else
+        EXPECT_LT(share, 0.1) << answers << " answers, " << stats.drafted << " drafts";
+    }
+  }
+}
+
 // What a grammar asks for comes out, of a model that never meant it, with drafts and without; and what the length cuts is the
 // beginning of it.
 TEST_F(BatcherTest, AnswersFitTheirGrammar) {
@@ -326,9 +398,12 @@ TEST_F(BatcherTest, AnswersFitTheirGrammar) {
     }
     if (expected.finish == FinishReason::kLength) {
       ++cut;
+      EXPECT_EQ(static_cast<int64_t>(expected.ids.size()), r.max_tokens);
+      EXPECT_TRUE(begins(*grammar, text)) << text;
       continue;
     }
     ++whole;
+    EXPECT_EQ(expected.finish, FinishReason::kStop);
     EXPECT_TRUE(grammar->accepts(text)) << text;
     const Json json = Json::parse(text, nullptr, false);
     ASSERT_TRUE(json.is_object()) << text;

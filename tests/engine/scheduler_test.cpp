@@ -148,6 +148,23 @@ TEST_F(SchedulerTest, ItsEndCancelsWhatIsUnderWay) {
   }
 }
 
+TEST_F(SchedulerTest, WaitingEndsWhenARequestBegins) {
+  SchedulerSettings one_at_a_time;
+  one_at_a_time.batcher.max_running = 1;
+  Scheduler scheduler(*engine, one_at_a_time);
+  const auto first = scheduler.submit(request("hello", 400)).value();
+  const auto second = scheduler.submit(request("hello", 5)).value();
+  ASSERT_TRUE(first->next(kLong));
+  const double begun = first->waited(), early = second->waited();
+  std::this_thread::sleep_for(milliseconds(2));
+  EXPECT_EQ(first->waited(), begun);
+  EXPECT_GT(second->waited(), early) << "it waits still";
+  first->cancel();
+  ASSERT_TRUE(second->next(kLong));
+  EXPECT_GT(second->waited(), early);
+  EXPECT_EQ(second->waited(), second->waited());
+}
+
 // A reader that takes its time finds all of it, joined.
 TEST_F(SchedulerTest, ASlowReaderLosesNothing) {
   Scheduler scheduler(*engine);

@@ -178,6 +178,23 @@ def random_schema(depth=3):
     return {"anyOf": [random_schema(depth - 1) for _ in range(rng.randrange(1, 4))]}
 
 
+def schema_with_references():
+    """Definitions that refer to one another, to themselves too, and a document of them."""
+    names = ["leaf", "list", "node", "pair"]
+    refer = lambda: {"$ref": "#/$defs/" + rng.choice(names)}  # noqa: E731
+    definitions = {
+        "leaf": random_schema(0) or True,
+        "list": {"type": "array", "items": refer(), **({"maxItems": rng.randrange(1, 4)} if rng.random() < 0.5 else {})},
+        "node": {"type": "object", "properties": {"a": refer(), "next": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/node"}]}},
+                 "required": ["next"] if rng.random() < 0.5 else [], "additionalProperties": False},
+        "pair": {"type": "array", "prefixItems": [{"$ref": "#/$defs/leaf"}, refer()], "minItems": 1, "items": False},
+    }
+    root = rng.choice([refer(), {"anyOf": [refer(), refer()]}, {"type": "array", "items": refer()}, {
+        "type": "object", "properties": {"a": refer(), "b": refer(), "c": {"$ref": "#/properties/a"}},
+        "required": ["a"], "additionalProperties": rng.choice([False, refer()])}])
+    return {**root, "$defs": definitions}
+
+
 def candidate(schema, root, depth=6):
     """A document that probably fits."""
     if depth <= 0 or isinstance(schema, bool) or not schema:
@@ -300,13 +317,14 @@ def main():
 
     for schema, documents in fixed_schemas():
         write(schema, documents)
-    for _ in range(700):
-        schema = random_schema()
-        if isinstance(schema, bool):
-            continue
-        documents = [candidate(schema, schema) for _ in range(6)]
-        documents += [mutated(document) for document in documents[:4]] + [random_value()]
-        write(schema, documents)
+    for make, count in ((random_schema, 700), (schema_with_references, 120)):
+        for _ in range(count):
+            schema = make()
+            if isinstance(schema, bool):
+                continue
+            documents = [candidate(schema, schema) for _ in range(6)]
+            documents += [mutated(document) for document in documents[:4]] + [random_value()]
+            write(schema, documents)
     print(f"{lines} schemas, {pairs} documents", file=sys.stderr)
 
 

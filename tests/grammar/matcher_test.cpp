@@ -2,6 +2,7 @@
 #include "grammar/matcher.h"
 
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <functional>
@@ -9,80 +10,17 @@
 #include <thread>
 
 #include "base/quote.h"
-#include "grammar/token_table.h"
+#include "grammar/walk.h"
 #include "support/random.h"
 #include "text/chat_parser.h"
 
 namespace fathom {
 namespace {
 
-struct Vocabulary {
-  std::unique_ptr<Tokenizer> tokenizer;
-  std::shared_ptr<const TokenTable> table;
-
-  explicit Vocabulary(const std::string& path) {
-    auto loaded = Tokenizer::load(path);
-    EXPECT_TRUE(loaded) << loaded.error().message;
-    tokenizer = *std::move(loaded);
-    table = std::make_shared<const TokenTable>(*tokenizer);
-  }
-};
-
-const Vocabulary& small() {
-  static const Vocabulary vocabulary(FATHOM_MODELS "/sample");
-  return vocabulary;
-}
-const Vocabulary& published() {
-  static const Vocabulary vocabulary(FATHOM_TEST_BINARY_DATA "/tokenizer");
-  return vocabulary;
-}
-
 std::shared_ptr<const Grammar> schema(const char* text) {
   const auto grammar = Grammar::json_schema(*parse_json(text, "schema"));
   EXPECT_TRUE(grammar) << grammar.error().message;
   return *grammar;
-}
-
-std::vector<int32_t> allowed_tokens(const GrammarMatcher& matcher, const TokenTable& table) {
-  TokenMask mask(table.mask_words());
-  matcher.allowed(mask);
-  std::vector<int32_t> tokens;
-  for (int32_t id = 0; id < table.vocab_size(); ++id) {
-    if (has_bit(mask, id)) tokens.push_back(id);
-  }
-  return tokens;
-}
-
-// A token that is the beginning of `rest`; -1: none of them is.
-int32_t token_towards(std::string_view rest, const std::vector<int32_t>& tokens, const TokenTable& table) {
-  const auto found = std::ranges::find_if(tokens, [&](int32_t id) { return rest.starts_with(table.token_bytes(id)); });
-  return rest.empty() || found == tokens.end() ? -1 : *found;
-}
-
-// Random tokens until the text is complete; after `patience` of them, such as close what is open.
-std::string walk(GrammarMatcher& matcher, const TokenTable& table, TestRandom& random, int patience,
-                 const std::function<void(const GrammarMatcher&)>& look = {}) {
-  constexpr std::string_view kMark = "</｜DSML｜parameter>", kClosing[] = {"\"", "}", "]", kMark};
-  std::string text;
-  for (int step = 0; step < 4000; ++step) {
-    if (look) look(matcher);
-    if (matcher.finished() || (matcher.complete() && (step > patience || random.below(8) == 0))) return text;
-    const std::vector<int32_t> tokens = allowed_tokens(matcher, table);
-    EXPECT_FALSE(tokens.empty()) << text;
-    if (tokens.empty()) return text;
-    int32_t token = -1;
-    if (step > patience) {
-      for (size_t done = kMark.size() - 1; done > 0 && token < 0; --done) {
-        if (text.ends_with(kMark.substr(0, done))) token = token_towards(kMark.substr(done), tokens, table);
-      }
-      if (token < 0) token = token_towards(kClosing[random.below(4)], tokens, table);
-    }
-    if (token < 0) token = tokens[static_cast<size_t>(random.below(static_cast<int64_t>(tokens.size())))];
-    EXPECT_TRUE(matcher.accept(token)) << text << " + " << table.token_bytes(token);
-    text += table.token_bytes(token);
-  }
-  ADD_FAILURE() << "no end in sight: " << text;
-  return text;
 }
 
 struct Example {
@@ -162,11 +100,11 @@ TEST(GrammarMatcher, MaskIsWhatAcceptTakes) {
     for (int i = 0; i < 3; ++i) {
       GrammarMatcher matcher(schema(example.schema), small().table);
       walk(matcher, *small().table, random, 40,
-           [&](const GrammarMatcher& now) { expect_mask_is_exact(now, *small().table); });
+           [&](const GrammarMatcher& now, std::string_view) { expect_mask_is_exact(now, *small().table); });
     }
     // Of the published vocabulary, with its long tokens, a few positions.
     GrammarMatcher matcher(schema(example.schema), published().table);
-    walk(matcher, *published().table, random, 10, [&](const GrammarMatcher& now) {
+    walk(matcher, *published().table, random, 10, [&](const GrammarMatcher& now, std::string_view) {
       if (now.tokens() % 8 == 5) expect_mask_is_exact(now, *published().table);
     });
   }
@@ -243,6 +181,41 @@ TEST(GrammarMatcher, LongAnswersAreReleasedWithoutRecursion) {
   for (int i = 0; i < 1'000'000; ++i) ASSERT_TRUE(matcher.accept(a));
   EXPECT_TRUE(matcher.complete());
   EXPECT_FALSE(matcher.finished());
+}
+
+TEST(GrammarMatcher, APatternThatHasEndedIsFinished) {
+  for (const auto& [pattern, text] : {std::pair("abc", "abc"), {"a{2}", "aa"}, {"", ""}, {"(ab|c)", "c"}}) {
+    SCOPED_TRACE(pattern);
+    const auto grammar = Grammar::regex(pattern);
+    ASSERT_TRUE(grammar) << grammar.error().message;
+    GrammarMatcher matcher(*grammar, small().table);
+    for (std::string_view rest = text; !rest.empty();) {
+      EXPECT_FALSE(matcher.finished()) << rest;
+      const int32_t token = token_towards(rest, allowed_tokens(matcher, *small().table), *small().table);
+      ASSERT_TRUE(matcher.accept(token)) << rest;
+      rest.remove_prefix(small().table->token_bytes(token).size());
+    }
+    EXPECT_TRUE(matcher.finished());
+    EXPECT_EQ(allowed_tokens(matcher, *small().table), std::vector<int32_t>{});
+  }
+}
+
+// However many answers a grammar has served: nothing of them stays.
+TEST(GrammarMatcher, AnswersLeaveNoMemoryBehind) {
+  const auto grammar = Grammar::json_schema(
+      {{"type", "array"},
+       {"items", {{"type", "object"}, {"properties", {{"a", {{"type", "string"}, {"maxLength", 1000}}}}}}}});
+  ASSERT_TRUE(grammar) << grammar.error().message;
+  const auto answers = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      GrammarMatcher matcher(*grammar, small().table);
+      TestRandom random(3);  // each is the same: there is nothing new to remember
+      walk(matcher, *small().table, random, 100);
+    }
+    return static_cast<int64_t>(mallinfo2().uordblks);
+  };
+  const int64_t warm = answers(100);
+  EXPECT_LT(answers(300) - warm, 100'000) << "bytes";
 }
 
 TEST(GrammarMatcher, OneGrammarInManyThreads) {
