@@ -1,6 +1,7 @@
 // fathom batch: a file of requests, a file of answers.
 #include <fmt/format.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <memory>
@@ -8,6 +9,7 @@
 #include <string>
 
 #include "api/batch_file.h"
+#include "api/tool_call_memory.h"
 #include "base/progress.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
@@ -21,10 +23,13 @@ namespace {
 
 // Some steps' worth of blocks may wait for the disk.
 constexpr int64_t kQueuedBlocks = 64;
+// A step that is under way when all is done, or stopped.
+constexpr std::chrono::minutes kLastStep{1};
 
 struct BatchOptions {
   EngineOptions engine;
   CacheOptions cache;
+  SchedulerSettings scheduler;
   BatchFileSettings file;
   std::string in, out;
 };
@@ -33,11 +38,10 @@ double share(int64_t part, int64_t whole) {
   return whole > 0 ? 100.0 * static_cast<double>(part) / static_cast<double>(whole) : 0.0;
 }
 
-std::string summary(const BatchFileReport& report) {
-  const BatcherStats& s = report.stats;
+std::string summary(const BatchFileReport& report, const BatcherStats& s) {
   const int64_t prompt = s.read_tokens + s.cached_tokens;
   std::string text = fmt::format("{} answered, {} refused", report.answered, report.refused);
-  if (report.before > 0) text += fmt::format(", {} were there already", report.before);
+  if (report.answered_before > 0) text += fmt::format(", {} were there already", report.answered_before);
   text += fmt::format(", of {} requests, in {:.1f} s\n", report.requests, report.seconds);
   text +=
       fmt::format("  prompts   {} tokens, {:.0f} % of them from the cache\n", prompt, share(s.cached_tokens, prompt));
@@ -68,24 +72,31 @@ Result<int> run(BatchOptions& options) {
   if (!options.cache.folder.empty()) {
     const int64_t block = engine->kv_pool().block_bytes();
     FATHOM_TRY(store, BlockStore::open({options.cache.folder, options.cache.disk_bytes(), kQueuedBlocks * block}));
-    FATHOM_TRY(options.file.batcher.identity, cache_identity(*engine));
-    options.file.batcher.store = store.get();
+    FATHOM_TRY(options.scheduler.batcher.identity, cache_identity(*engine));
+    options.scheduler.batcher.store = store.get();
   }
   InterruptFlag interrupt({SIGINT, SIGTERM});
+  ToolCallMemory calls;
+  Scheduler scheduler(*engine, options.scheduler);
+  const BatchModel model{*engine, scheduler, (engine->store().folder() / "").parent_path().filename().string(), calls};
+  // As many again wait, so that a step is never made for fewer than may be.
+  options.file.under_way = 2 * options.scheduler.batcher.max_running;
   std::optional<Progress> progress;
-  const auto on_progress = [&](int64_t done, int64_t total) {
-    if (!progress) progress.emplace("answering", static_cast<uint64_t>(total), "requests");
-    progress->set(static_cast<uint64_t>(done));
+  BatchHooks hooks;
+  hooks.on_progress = [&](const BatchFileReport& report) {
+    if (!progress) progress.emplace("answering", static_cast<uint64_t>(report.requests), "requests");
+    progress->set(static_cast<uint64_t>(report.done()));
   };
-  auto result = run_batch_file(*engine, options.file, on_progress, interrupt.flag());
+  auto result = run_batch_file(model, options.file, hooks, interrupt.flag());
   progress.reset();
   FATHOM_TRY(const BatchFileReport report, std::move(result));
-  std::fputs(summary(report).c_str(), stdout);
+  scheduler.close(kLastStep);
+  std::fputs(summary(report, scheduler.stats()).c_str(), stdout);
   if (store) {
     store->flush();
     std::fputs(disk_summary(store->stats()).c_str(), stdout);
   }
-  if (report.before + report.answered + report.refused == report.requests) return 0;
+  if (report.done() == report.requests) return 0;
   fmt::print(stderr, "fathom: stopped before all was answered; the same command with --resume goes on\n");
   return 130;
 }
@@ -106,11 +117,11 @@ void add_batch(CLI::App& app, CommandContext& context) {
       ->required()
       ->type_name("FILE");
   command->add_flag("--resume", options->file.resume, "Go on with the file of --out, if there is one");
-  command->add_option("--width", options->file.batcher.max_running, "Answers under way at once")
+  command->add_option("--width", options->scheduler.batcher.max_running, "Answers under way at once")
       ->check(CLI::Range(1, 4096))
       ->type_name("N")
       ->capture_default_str();
-  command->add_flag("--draft,!--no-draft", options->file.batcher.draft,
+  command->add_flag("--draft,!--no-draft", options->scheduler.batcher.draft,
                     "Let the multi-token-prediction layer draft (default: yes); changes speed, never an answer");
   options->cache.add_to(*command, "the context of one");
   options->engine.add_to(*command, /*model_required=*/false);

@@ -108,7 +108,7 @@ Result<int> evaluate(const EvalCommandOptions& options) {
     fmt::print(
         stderr, "fathom: stopped before all was answered; {}\n",
         options.run.save.empty() ? "with --save FILE it could be continued" : "the same command with --resume goes on");
-    return 1;
+    return 130;
   }
   if (!options.json.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, report_json(report)));
   if (!options.html.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.html, report_html(report)));

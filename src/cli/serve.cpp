@@ -29,7 +29,7 @@ namespace {
 struct ServeOptions {
   std::vector<std::string> of_a_model;  // names of options that were given
   EngineOptions engine;
-  std::string config, address, keys, ledger;
+  std::string config, address, keys, ledger, files;
   std::optional<uint16_t> port;
   CacheOptions cache;
 };
@@ -56,6 +56,7 @@ Result<ServeConfig> configured(const ServeOptions& options) {
   if (options.port) config.http.port = *options.port;
   if (!options.keys.empty()) config.service.keys = options.keys;
   if (!options.ledger.empty()) config.service.ledger = options.ledger;
+  if (!options.files.empty()) config.service.files = options.files;
   config.service.version = FATHOM_VERSION;
   FATHOM_RETURN_IF_ERROR(check_serve_config(config));
   return config;
@@ -101,6 +102,7 @@ asio::awaitable<void> end_on_signal(asio::io_context& network, const ServeConfig
 
 Result<int> run(const ServeOptions& options) {
   FATHOM_TRY(const ServeConfig config, configured(options));
+  std::signal(SIGXFSZ, SIG_IGN);  // a limit on file sizes is met like a full disk
   asio::io_context network(1);
   FATHOM_TRY(const auto service, Service::open(network, config.service));
   FATHOM_TRY(const auto server, HttpServer::listen(network, config.http, *service));
@@ -132,6 +134,9 @@ void add_serve(CLI::App& app, CommandContext& context) {
   command->add_option("--keys", options->keys, "Who may ask: made by 'fathom keys'")->type_name("FILE");
   command->add_option("--ledger", options->ledger, "What was asked for, and what it cost: read by 'fathom usage'")
       ->type_name("FILE");
+  command
+      ->add_option("--files", options->files, "For files that clients upload and for batches; without, there are none")
+      ->type_name("FOLDER");
   options->cache.add_to(*command, "four times the context");
   options->engine.add_to(*command, /*model_required=*/false);
   command->callback([options, command, &context] {

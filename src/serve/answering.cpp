@@ -39,7 +39,11 @@ HttpAnswer head_of(const char* type) {
           .fields = {{"cache-control", "no-store"}, {"x-accel-buffering", "no"}, {"trailer", "x-fathom-cost-usd"}}};
 }
 
+}  // namespace
+
 HttpFields cost_fields(double usd) { return {{"x-fathom-cost-usd", fmt::format("{:.9f}", usd)}}; }
+
+namespace {
 
 // The answer to one call on its way.
 class Answering {
@@ -50,6 +54,7 @@ class Answering {
   asio::awaitable<AnswerOutcome> run() {
     wake_ = std::make_shared<Wake>(co_await asio::this_coro::executor);
     co_await answer();
+    for (const auto& stream : streams_) outcome_.waited = std::max(outcome_.waited, stream->waited());
     // Ends what is still under way.
     streams_.clear();
     outcome_.usage = call_.reply->usage();
@@ -156,12 +161,15 @@ class Answering {
   asio::awaitable<void> finish(std::string&& events) {
     const double usd = cost_usd(model_.settings.price, call_.reply->usage());
     HttpFields cost = cost_fields(usd);
+    std::string body;
+    if (limits_.keep_text || !call_.stream)
+      body = call_.reply->body().dump(-1, ' ', false, Json::error_handler_t::replace);
+    if (limits_.keep_text) outcome_.text = body;
     if (call_.stream) {
       events += call_.reply->finish();
       if (co_await write(std::move(events))) noted(co_await http_.end(std::move(cost)));
       co_return;
     }
-    std::string body = call_.reply->body().dump(-1, ' ', false, Json::error_handler_t::replace);
     if (!outcome_.begun) {
       HttpAnswer whole = json_answer(200, std::move(body), std::move(cost));
       noted(co_await http_.send(std::move(whole)));

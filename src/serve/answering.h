@@ -16,6 +16,7 @@ namespace fathom {
 struct AnsweringLimits {
   std::chrono::milliseconds keep_alive{10000};  // a sign of life when nothing was sent for so long
   std::chrono::seconds longest{3600};           // of a request
+  bool keep_text = false;                       // AnswerOutcome::text
 };
 
 // How it went, for logs, ledger and metrics. Seconds count from when the request was submitted.
@@ -24,11 +25,16 @@ struct AnswerOutcome {
   bool begun = false;               // a head was sent
   bool aborted = false;             // the client left
   std::string finish{};             // of the first choice: "stop", "length", "cancelled"
+  std::string text{};               // the whole answer as one JSON body, where the limits say so; empty: there is none
   Usage usage{};
   int64_t choices = 0, drafted = 0, accepted = 0;
   std::optional<double> first_token{}, first_answer_token{}, last_token{};
+  double waited = 0;  // the longest that one of its prompts did
   double seconds = 0;
 };
+
+// What answers say at their end.
+HttpFields cost_fields(double usd);
 
 // Submits the call's prompts, sends what comes as it comes, and ends them at once when the client leaves: before the model's
 // next step. A reader that is slow gets larger pieces later; the model waits for no one. While nothing comes, a client is sent

@@ -33,6 +33,8 @@ class Reader {
     service.keys = path(f, "keys");
     service.ledger = path(f, "ledger");
     service.ledger_text = f.boolean("ledger_text", false);
+    service.files = path(f, "files");
+    service.files_bytes = gigabytes(f.number("files_gb", 0, 1e9, false, 10));
     service.json_log = f.word("log", {"text", "json"}, false) == "json";
     config_.drain = seconds(f, "drain_seconds", config_.drain);
     service.answering.keep_alive = seconds(f, "keep_alive_seconds", std::chrono::seconds(10));

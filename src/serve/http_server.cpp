@@ -38,7 +38,7 @@ constexpr std::chrono::seconds kLinger{2};
 bool says(std::string_view value, std::string_view expected) { return beast::iequals(value, expected); }
 
 unsigned status_of(const beast::error_code& error) {
-  if (error == http::error::header_limit) return 431;
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) return 431;
   if (error == http::error::body_limit) return 413;
   return 400;
 }
@@ -46,7 +46,8 @@ unsigned status_of(const beast::error_code& error) {
 std::string message_of(unsigned status, const beast::error_code& error, const HttpLimits& limits) {
   switch (status) {
     case 431:
-      return fmt::format("the header is longer than {} bytes", limits.header_bytes);
+      return fmt::format("the header, a line before a chunk or the trailer is longer than {} bytes",
+                         limits.header_bytes);
     case 413:
       return fmt::format("the body is longer than {} bytes", limits.body_bytes);
     default:
@@ -98,7 +99,11 @@ namespace {
 template <typename Stream, typename State>
 class Connection final : public HttpExchange {
  public:
-  Connection(Stream stream, std::shared_ptr<State> state) : stream_(std::move(stream)), state_(std::move(state)) {
+  Connection(Stream stream, std::shared_ptr<State> state)
+      : stream_(std::move(stream)),
+        state_(std::move(state)),
+        // Beast limits headers, but neither the lines before chunks nor trailers.
+        buffer_(static_cast<size_t>(limits().header_bytes) + kReadBytes) {
     ++state_->connections;
     beast::error_code ignored;
     peer = socket().remote_endpoint(ignored).address().to_string();
@@ -263,6 +268,7 @@ class Connection final : public HttpExchange {
       const auto [error, bytes] = co_await http::async_write(stream_, go_on, kResult);
       if (!written(error)) co_return false;
     }
+    HttpHeader header = parser.get().base();
     tcp().expires_after(limits().body);
     {
       const auto [error, bytes] = co_await http::async_read(stream_, buffer_, parser, kResult);
@@ -270,6 +276,7 @@ class Connection final : public HttpExchange {
     }
     tcp().expires_never();
     request = parser.release();
+    request.base() = std::move(header);  // without the trailer's fields: they were not admitted
     if (!request.keep_alive()) close_ = true;
     co_await state_->handler.handle(*this);
     co_return answered_ && !failed_ && !close_;

@@ -159,16 +159,29 @@ std::shared_ptr<const KeyStore::Keys> KeyStore::keys() const {
   return keys_;
 }
 
+namespace {
+tl::expected<Principal, KeyProblem> principal_of(const KeyInfo& info, int64_t now) {
+  if (info.revoked) return tl::unexpected(KeyProblem::kRevoked);
+  if (info.settings.expires && now >= *info.settings.expires) return tl::unexpected(KeyProblem::kExpired);
+  return Principal{.name = info.name, .limits = info.settings.limits};
+}
+}  // namespace
+
 tl::expected<Principal, KeyProblem> KeyStore::find(std::string_view key, int64_t now) const {
   if (key.size() > kMaxKeyText) return tl::unexpected(KeyProblem::kUnknown);
   const Digest digest = sha256(key);
   const std::shared_ptr<const Keys> all = keys();
   const auto place = all->by_hash.find(digest);
   if (place == all->by_hash.end()) return tl::unexpected(KeyProblem::kUnknown);
-  const KeyInfo& info = all->infos[place->second];
-  if (info.revoked) return tl::unexpected(KeyProblem::kRevoked);
-  if (info.settings.expires && now >= *info.settings.expires) return tl::unexpected(KeyProblem::kExpired);
-  return Principal{.name = info.name, .limits = info.settings.limits};
+  return principal_of(all->infos[place->second], now);
+}
+
+std::optional<Principal> KeyStore::named(std::string_view name, int64_t now) const {
+  const std::shared_ptr<const Keys> all = keys();
+  const auto info = std::ranges::find(all->infos, name, &KeyInfo::name);
+  if (info == all->infos.end()) return std::nullopt;
+  const auto principal = principal_of(*info, now);
+  return principal ? std::optional(*principal) : std::nullopt;
 }
 
 std::vector<KeyInfo> KeyStore::list() const { return keys()->infos; }

@@ -60,6 +60,8 @@ class KeyStore {
 
   // Whose key that is. What it compares are hashes, in a time that does not depend on how much of them is equal.
   tl::expected<Principal, KeyProblem> find(std::string_view key, int64_t now) const;
+  // Who has the key of that name; nothing where it is not valid (any more).
+  std::optional<Principal> named(std::string_view name, int64_t now) const;
   // Reads the file again if another process changed or replaced it. To be called every second or so; on failure what was read
   // before holds on.
   Status refresh();

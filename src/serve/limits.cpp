@@ -67,19 +67,21 @@ void Limits::Slot::settle(int64_t tokens) {
 Limits::Limits(std::function<double(const std::string&)> spent_usd) : spent_usd_(std::move(spent_usd)) {}
 Limits::~Limits() = default;
 
+std::optional<ApiError> Limits::check_budget(const Principal& principal) const {
+  if (!principal.limits.budget_usd) return std::nullopt;
+  const double spent = spent_usd_(principal.name), budget = *principal.limits.budget_usd;
+  if (spent < budget) return std::nullopt;
+  return ApiError{
+      .status = 402,
+      .message = fmt::format("The budget of this API key is spent: {:.4f} of {:.4f} USD. Ask for more.", spent, budget),
+      .code = "insufficient_quota"};
+}
+
 tl::expected<Limits::Slot, LimitRefusal> Limits::admit(const Principal& principal, LimitsClock::time_point now,
                                                        int64_t expected_tokens) {
   FATHOM_CHECK(expected_tokens >= 0, "{} tokens expected", expected_tokens);
   const KeyLimits& limits = principal.limits;
-  if (limits.budget_usd) {
-    const double spent = spent_usd_(principal.name);
-    if (spent >= *limits.budget_usd)
-      return tl::unexpected(LimitRefusal{
-          .error = {.status = 402,
-                    .message = fmt::format("The budget of this API key is spent: {:.4f} of {:.4f} USD. Ask for more.",
-                                           spent, *limits.budget_usd),
-                    .code = "insufficient_quota"}});
-  }
+  if (auto spent = check_budget(principal)) return tl::unexpected(LimitRefusal{.error = *std::move(spent)});
   std::shared_ptr<Key> key;
   {
     const std::lock_guard lock(mutex_);

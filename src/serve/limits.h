@@ -62,6 +62,9 @@ class Limits {
   explicit Limits(std::function<double(const std::string& key)> spent_usd);
   ~Limits();
 
+  // 402 where the budget is spent; all else that limits a key is about requests that come on their own.
+  std::optional<ApiError> check_budget(const Principal& principal) const;
+
   // expected_tokens: of the prompt, and of the longest answer that the request allows.
   tl::expected<Slot, LimitRefusal> admit(const Principal& principal, LimitsClock::time_point now,
                                          int64_t expected_tokens);

@@ -117,6 +117,15 @@ struct ModelSeries {
   }
 };
 
+void count(ModelSeries& to, const LedgerRow& row) {
+  // One without an end, that the client did not leave, broke off.
+  to.success(row.aborted ? "abort" : row.finish_reason.empty() ? "error" : row.finish_reason).Increment();
+  to.request_prompt.Observe(static_cast<double>(row.usage.prompt_tokens));
+  to.request_generation.Observe(static_cast<double>(row.usage.completion_tokens));
+  to.reasoning_tokens.Increment(static_cast<double>(row.usage.reasoning_tokens));
+  to.cost.Increment(row.price_usd);
+}
+
 struct DiskSeries {
   Series in;
   Gauge& blocks = in.gauge("fathom_disk_cache_blocks", "Blocks in the disk cache.");
@@ -201,19 +210,20 @@ struct Metrics::Impl {
 Metrics::Metrics(const std::string& version) : impl_(std::make_unique<Impl>(version)) {}
 Metrics::~Metrics() = default;
 
+void Metrics::batch_request_done(const LedgerRow& row) {
+  if (row.status != 200) return;
+  const std::lock_guard lock(impl_->mutex);
+  count(impl_->model(row.model), row);
+}
+
 void Metrics::request_done(const LedgerRow& row) {
   if (row.status != 200) return;
   const std::lock_guard lock(impl_->mutex);
   ModelSeries& to = impl_->model(row.model);
+  count(to, row);
   const auto observe = [](Histogram& histogram, const std::optional<double>& ms) {
     if (ms) histogram.Observe(seconds(*ms));
   };
-  // One without an end, that the client did not leave, broke off.
-  to.success(row.aborted ? "abort" : row.finish_reason.empty() ? "error" : row.finish_reason).Increment();
-  to.request_prompt.Observe(static_cast<double>(row.usage.prompt_tokens));
-  to.request_generation.Observe(static_cast<double>(row.usage.completion_tokens));
-  to.reasoning_tokens.Increment(static_cast<double>(row.usage.reasoning_tokens));
-  to.cost.Increment(row.price_usd);
   observe(to.queue, row.queue_ms);
   observe(to.first_token, row.first_token_ms);
   observe(to.first_answer, row.first_answer_ms);

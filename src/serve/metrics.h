@@ -21,6 +21,8 @@ class Metrics {
 
   // A request for an answer is over. Only one that was answered (status 200) counts; of an aborted one, what came until then.
   void request_done(const LedgerRow& row);
+  // The same of a batch's: counted, but not timed, as no one waits for it.
+  void batch_request_done(const LedgerRow& row);
   // Any HTTP request is over. route: the pattern that it matched, "/v1/models"; "other" when it matched none.
   void http(const std::string& route, int status, double seconds);
   // The state of a model's batcher and disk cache, and of the ledger: what they count since they began. To be called before `text`.

@@ -23,11 +23,14 @@ namespace {
 // Where an endpoint may be found besides its path: the vendor's and OpenAI's bases.
 constexpr std::string_view kBases[] = {"/v1", "/beta/v1", "/beta", "/anthropic/v1", "/anthropic"};
 
-std::string_view without_base(std::string_view path) {
-  for (const std::string_view base : kBases)
-    if (path.starts_with(base) && path.size() > base.size() && path[base.size()] == '/')
-      return path.substr(base.size());
-  return path;
+// Whether the path is one of the pattern; id: what stands for "{}".
+bool matches(std::string_view path, std::string_view pattern, std::string_view& id) {
+  const auto gap = pattern.find("{}");
+  if (gap == std::string_view::npos) return path == pattern;
+  const std::string_view before = pattern.substr(0, gap), after = pattern.substr(gap + 2);
+  if (path.size() <= before.size() + after.size() || !path.starts_with(before) || !path.ends_with(after)) return false;
+  id = path.substr(before.size(), path.size() - before.size() - after.size());
+  return id.find('/') == std::string_view::npos;
 }
 
 // "localhost" of "localhost:8000", "::1" of "[::1]:8000".
@@ -44,12 +47,6 @@ bool is_this_machine(std::string_view host) {
   return boost::beast::iequals(host, "localhost") ||
          (host.size() > 10 && boost::beast::iequals(host.substr(host.size() - 10), ".localhost"));
 }
-
-int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-int64_t now_seconds() { return now_ms() / 1000; }
 
 std::string shortened(std::string_view path) {
   constexpr size_t kShown = 100;
@@ -85,7 +82,39 @@ class Counted {
   const std::shared_ptr<int64_t> count_;
 };
 
+// Failures that are counted elsewhere. The first is told, and while there are more the latest, once a minute.
+struct Trouble {
+  int64_t errors = 0;  // so far
+  std::chrono::steady_clock::time_point quiet_until{};
+
+  void counted(int64_t now, const std::string& latest, RequestLog& log) {
+    if (now <= std::exchange(errors, now) || std::chrono::steady_clock::now() < quiet_until) return;
+    quiet_until = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+    log.warn(latest);
+  }
+};
+
 }  // namespace
+
+std::string_view without_base(std::string_view path) {
+  for (const std::string_view base : kBases)
+    if (path.starts_with(base) && path.size() > base.size() && path[base.size()] == '/')
+      return path.substr(base.size());
+  return path;
+}
+
+std::string_view parameter(const HttpHeader& header, std::string_view name) {
+  const std::string_view target(header.target().data(), header.target().size());
+  const auto mark = target.find('?');
+  std::string_view rest = mark == std::string_view::npos ? "" : target.substr(mark + 1);
+  while (!rest.empty()) {
+    const std::string_view pair = rest.substr(0, rest.find('&'));
+    rest.remove_prefix(std::min(rest.size(), pair.size() + 1));
+    if (pair.size() > name.size() && pair.starts_with(name) && pair[name.size()] == '=')
+      return pair.substr(name.size() + 1);
+  }
+  return {};
+}
 
 const std::vector<Service::Route>& Service::routes() {
   using enum http::verb;
@@ -98,6 +127,15 @@ const std::vector<Service::Route>& Service::routes() {
       {.method = post, .path = "/tokenize", .function = tokenize_json},
       {.method = post, .path = "/detokenize", .function = detokenize_json},
       {.method = post, .path = "/lens", .work = &Service::lens},
+      {.method = post, .path = "/files", .work = &Service::upload_file},
+      {.method = get, .path = "/files", .work = &Service::list_files},
+      {.method = get, .path = "/files/{}", .work = &Service::get_file},
+      {.method = delete_, .path = "/files/{}", .work = &Service::delete_file},
+      {.method = get, .path = "/files/{}/content", .work = &Service::file_content},
+      {.method = post, .path = "/batches", .work = &Service::create_batch},
+      {.method = get, .path = "/batches", .work = &Service::list_batches},
+      {.method = get, .path = "/batches/{}", .work = &Service::get_batch},
+      {.method = post, .path = "/batches/{}/cancel", .work = &Service::cancel_batch},
       {.method = get, .path = "/models", .work = &Service::list_models},
       {.method = get, .path = "/usage", .work = &Service::usage},
       {.method = get, .path = "/metrics", .work = &Service::metrics},
@@ -133,19 +171,36 @@ Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, Servic
   service->metrics_ = std::make_unique<Metrics>(s.version);
   service->limits_ = std::make_unique<Limits>(
       [ledger = service->ledger_.get()](const std::string& key) { return ledger ? ledger->spent_usd(key) : 0.0; });
+  if (!s.files.empty()) {
+    FATHOM_TRY(service->batches_, BatchStore::open(s.files, s.files_bytes));
+    service->runner_ =
+        std::make_unique<BatchRunner>(network, *service->batches_, service->host_, service->batch_duties());
+  }
   asio::co_spawn(network, service->look_after(), asio::detached);
   return service;
 }
 
 // What is to be done now and then.
 asio::awaitable<void> Service::look_after() {
+  Trouble keys, ledger;
+  std::vector<Trouble> stores(settings_.models.size());
   asio::steady_timer timer(network_);
   for (;;) {
     timer.expires_after(std::chrono::seconds(1));
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
     host_.unload_idle(std::chrono::steady_clock::now());
-    if (!keys_) continue;
-    if (const Status status = keys_->refresh(); !status) log_.warn(status.error().message);
+    if (keys_)
+      if (const Status status = keys_->refresh(); !status) keys.counted(keys.errors + 1, status.error().message, log_);
+    if (ledger_) {
+      const LedgerStats stats = ledger_->stats();
+      ledger.counted(stats.errors, stats.last_error, log_);
+    }
+    for (size_t i = 0; i < stores.size(); ++i) {
+      const auto model = host_.loaded(static_cast<int>(i));
+      if (!model || !model->store) continue;
+      const BlockStoreStats stats = model->store->stats();
+      stores[i].counted(stats.errors, stats.last_error, log_);
+    }
   }
 }
 
@@ -172,11 +227,13 @@ asio::awaitable<Status> Service::start() {
     if (!model) co_return tl::unexpected(model.error());
   }
   ready_ = true;
+  if (runner_) co_return runner_->resume();
   co_return Status{};
 }
 
 asio::awaitable<bool> Service::drain(std::chrono::seconds most) {
   draining_ = true;
+  if (runner_) runner_->stop();
   host_.close();
   asio::steady_timer timer(network_);
   const auto until = std::chrono::steady_clock::now() + most;
@@ -193,8 +250,9 @@ tl::expected<const Service::Route*, ApiError> Service::find_route(const HttpHead
   const bool reads = header.method() == http::verb::get || header.method() == http::verb::head;
   if (reads && find_web_file(path_of(header))) return &web;
   std::string allowed;
+  std::string_view id;
   for (const Route& route : routes()) {
-    if (route.path != path) continue;
+    if (!matches(path, route.path, id)) continue;
     if (route.method == header.method() || (route.method == http::verb::get && header.method() == http::verb::head))
       return &route;
     const auto name = http::to_string(route.method);
@@ -291,6 +349,9 @@ asio::awaitable<void> Service::handle(HttpExchange& exchange) {
   Call call(exchange, **route);
   auto principal = find_principal(exchange.request);
   if (principal) call.principal = *std::move(principal);
+  std::string_view id;
+  matches(without_base(path_of(exchange.request)), call.route.path, id);
+  call.id = id;
   call.row.time_ms = now_ms();
   call.row.request_id = random_id("req-");
   call.row.key = call.principal.name;
@@ -391,7 +452,9 @@ asio::awaitable<void> Service::answer(Call& call) {
     slot.emplace(*std::move(admitted));
   }
   const double before_ms = call.elapsed_ms();
-  const AnswerOutcome outcome = co_await answer_call(call.http, *asked->model, *std::move(read), settings_.answering);
+  AnsweringLimits limits = settings_.answering;
+  limits.keep_text = settings_.ledger_text;
+  AnswerOutcome outcome = co_await answer_call(call.http, *asked->model, *std::move(read), limits);
   const auto since_start = [&](std::optional<double> s) {
     return s ? std::optional(before_ms + 1000 * *s) : std::nullopt;
   };
@@ -399,8 +462,13 @@ asio::awaitable<void> Service::answer(Call& call) {
   row.aborted = outcome.aborted;
   row.finish_reason = outcome.finish;
   row.usage = outcome.usage;
+  if (settings_.ledger_text) {
+    row.request_text = std::move(call.http.request.body());
+    row.answer_text = std::move(outcome.text);
+  }
   row.choices = outcome.choices;
   row.drafted = outcome.drafted, row.accepted = outcome.accepted;
+  row.queue_ms = 1000 * outcome.waited;
   row.first_token_ms = since_start(outcome.first_token);
   row.first_answer_ms = since_start(outcome.first_answer_token);
   row.price_usd = cost_usd(asked->model->settings.price, outcome.usage);
@@ -408,9 +476,10 @@ asio::awaitable<void> Service::answer(Call& call) {
   if (!outcome.error || outcome.aborted) co_return;
   if (!outcome.begun) {
     co_await fail(call, *outcome.error);
-  } else {  // an event of its own, then the connection closes
+  } else {  // an event of its own, the stream's last
     std::string event = error_event(call.route.kind, *outcome.error);
-    co_await call.http.write(std::move(event));
+    HttpFields cost = cost_fields(row.price_usd);
+    if (co_await call.http.write(std::move(event))) co_await call.http.end(std::move(cost));
   }
 }
 

@@ -10,10 +10,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "api/api_error.h"
 #include "serve/answering.h"
+#include "serve/batch_runner.h"
+#include "serve/batch_store.h"
 #include "serve/http_server.h"
 #include "serve/key_store.h"
 #include "serve/ledger.h"
@@ -27,12 +30,14 @@ namespace fathom {
 struct ServiceSettings {
   std::vector<ModelSettings> models{};  // the first answers requests that name none
   AnsweringLimits answering{};
-  int64_t max_requests = 512;          // under way at once, waiting ones included
-  std::vector<std::string> origins{};  // of web pages that may call, besides the server's own; "*": all
-  bool loopback = true;                // only names of this machine are taken for its own
-  std::filesystem::path keys{};        // of the clients; empty: everyone may ask
-  std::filesystem::path ledger{};      // empty: none
-  bool ledger_text = false;            // with what was asked and answered
+  int64_t max_requests = 512;                     // under way at once, waiting ones included
+  std::vector<std::string> origins{};             // of web pages that may call, besides the server's own; "*": all
+  bool loopback = true;                           // only names of this machine are taken for its own
+  std::filesystem::path keys{};                   // of the clients; empty: everyone may ask
+  std::filesystem::path ledger{};                 // empty: none
+  bool ledger_text = false;                       // with what was asked and answered
+  std::filesystem::path files{};                  // folder of what clients upload, and of batches; empty: neither
+  int64_t files_bytes = int64_t{10'000'000'000};  // of uploads and answers together
   bool json_log = false;
   std::string version{};  // of the program, for its metrics
 };
@@ -86,6 +91,21 @@ class Service final : public HttpHandler {
   boost::asio::awaitable<void> list_models(Call& call);
   boost::asio::awaitable<void> usage(Call& call);
   boost::asio::awaitable<void> lens(Call& call);
+  boost::asio::awaitable<void> upload_file(Call& call);
+  boost::asio::awaitable<void> list_files(Call& call);
+  boost::asio::awaitable<void> get_file(Call& call);
+  boost::asio::awaitable<void> delete_file(Call& call);
+  boost::asio::awaitable<void> file_content(Call& call);
+  boost::asio::awaitable<void> create_batch(Call& call);
+  boost::asio::awaitable<void> list_batches(Call& call);
+  boost::asio::awaitable<void> get_batch(Call& call);
+  boost::asio::awaitable<void> cancel_batch(Call& call);
+  template <typename Function>
+  boost::asio::awaitable<std::invoke_result_t<const Function&>> from_store(const Function& function);
+  boost::asio::awaitable<void> reply_or_fail(Call& call, const ApiResult<Json>& body);
+  boost::asio::awaitable<ApiResult<StoredBatch>> find_batch(Call& call);
+  BatchDuties batch_duties();
+  std::optional<Principal> principal_named(const std::string& key) const;
   boost::asio::awaitable<void> web_file(Call& call);
   boost::asio::awaitable<void> metrics(Call& call);
   boost::asio::awaitable<void> live(Call& call);
@@ -102,6 +122,9 @@ class Service final : public HttpHandler {
   RequestLog log_;
   bool ready_ = false, draining_ = false;
   const std::shared_ptr<int64_t> under_way_ = std::make_shared<int64_t>(0);
+  // Null without a folder for files. Last: what it runs needs all of the above.
+  std::unique_ptr<BatchStore> batches_;
+  std::unique_ptr<BatchRunner> runner_;
 };
 
 }  // namespace fathom

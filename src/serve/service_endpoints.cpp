@@ -1,4 +1,8 @@
 // What a server answers besides the model's own answers: lists, measures, the lens, the web app.
+#include <algorithm>
+#include <boost/beast/core/string.hpp>
+#include <boost/beast/http/rfc7230.hpp>
+#include <cstdlib>
 #include <utility>
 #include <vector>
 
@@ -12,18 +16,16 @@ namespace fathom {
 
 namespace {
 
-// The value of a parameter of the target, "day" of "/usage?by=day"; empty: it has none of that name.
-std::string_view parameter(const HttpHeader& header, std::string_view name) {
-  const std::string_view target(header.target().data(), header.target().size());
-  const auto mark = target.find('?');
-  std::string_view rest = mark == std::string_view::npos ? "" : target.substr(mark + 1);
-  while (!rest.empty()) {
-    const std::string_view pair = rest.substr(0, rest.find('&'));
-    rest.remove_prefix(std::min(rest.size(), pair.size() + 1));
-    if (pair.size() > name.size() && pair.starts_with(name) && pair[name.size()] == '=')
-      return pair.substr(name.size() + 1);
+// Whether a list of codings, "gzip, br;q=0.5", has this one, and not with q=0 (RFC 9110).
+bool accepts(std::string_view list, std::string_view coding) {
+  for (const auto& [name, parameters] : http::ext_list({list.data(), list.size()})) {
+    if (!boost::beast::iequals(name, coding)) continue;
+    return std::ranges::none_of(parameters, [](const auto& parameter) {
+      return boost::beast::iequals(parameter.first, "q") &&
+             std::strtod(std::string(parameter.second).c_str(), nullptr) == 0;
+    });
   }
-  return {};
+  return false;
 }
 
 HttpAnswer web_answer(const HttpHeader& header) {
@@ -36,9 +38,9 @@ HttpAnswer web_answer(const HttpHeader& header) {
     answer.fields.emplace_back("content-encoding", name);
     etag.insert(etag.size() - 1, fmt::format("-{}", name));  // before its closing quote
   };
-  if (!file.brotli.empty() && accepted.find("br") != std::string_view::npos)
+  if (!file.brotli.empty() && accepts(accepted, "br"))
     use("br", file.brotli);
-  else if (!file.gzip.empty() && accepted.find("gzip") != std::string_view::npos)
+  else if (!file.gzip.empty() && accepts(accepted, "gzip"))
     use("gzip", file.gzip);
   else
     answer.body = file.bytes;

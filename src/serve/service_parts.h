@@ -21,7 +21,7 @@ struct Service::Route {
   using Function = ApiResult<Json> (*)(const Json& body, const ApiContext& context);
 
   http::verb method = http::verb::get;
-  std::string_view path{};
+  std::string_view path{};  // "{}" stands for one part, such as an id
   ApiKind kind = ApiKind::kOpenAi;
   bool needs_key = true;
   Reader reader = nullptr;      // an answer of the model
@@ -35,13 +35,25 @@ struct Service::Call {
   HttpExchange& http;
   const Route& route;
   Principal principal;
-  LedgerRow row;  // filled in as it goes on
+  LedgerRow row;     // filled in as it goes on
+  std::string id{};  // what stands in the path for "{}"
   std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
 
   double elapsed_ms() const {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
 };
+
+inline int64_t now_ms() {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+inline int64_t now_seconds() { return now_ms() / 1000; }
+
+// "/v1/files/x" without the base that the API may be found at, "/files/x".
+std::string_view without_base(std::string_view path);
+// The value of a parameter of the target, "day" of "/usage?by=day"; empty: it has none of that name.
+std::string_view parameter(const HttpHeader& header, std::string_view name);
 
 inline std::string_view field(const HttpHeader& header, http::field name) {
   const auto value = header[name];

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "api/support.h"
+#include "api/tool_call_memory.h"
 #include "base/file.h"
 #include "support/temp_dir.h"
 #include "text/json.h"
@@ -33,8 +34,10 @@ class BatchFileTest : public testing::Test {
   void write_in(const std::string& text) { ASSERT_TRUE(write_file_atomically(settings.in, text)); }
   Result<BatchFileReport> run(int64_t stop_after = -1) {
     std::atomic<bool> cancel = false;
-    return run_batch_file(
-        *engine, settings, [&](int64_t done, int64_t) { cancel = stop_after >= 0 && done >= stop_after; }, cancel);
+    Scheduler scheduler(*engine);
+    ToolCallMemory calls;
+    hooks.on_progress = [&](const BatchFileReport& report) { cancel = stop_after >= 0 && report.done() >= stop_after; };
+    return run_batch_file({*engine, scheduler, "sample", calls}, settings, hooks, cancel);
   }
   std::string error_of(const std::string& in) {
     write_in(in);
@@ -49,14 +52,15 @@ class BatchFileTest : public testing::Test {
       const Json json = Json::parse(text.substr(at, end - at));
       EXPECT_FALSE(out.contains(json["custom_id"])) << "twice";
       Json& response = out[json["custom_id"]] = json["response"];
-      if (response["body"].contains("choices")) response = response["body"]["choices"];
+      if (response.is_object() && response["body"].contains("choices")) response = response["body"]["choices"];
     }
     return out;
   }
 
   TempDir folder;
   std::unique_ptr<Engine> engine = open_sample();
-  BatchFileSettings settings{.in = folder.path() / "in.jsonl", .out = folder.path() / "out.jsonl", .batcher = {}};
+  BatchFileSettings settings{.in = folder.path() / "in.jsonl", .out = folder.path() / "out.jsonl"};
+  BatchHooks hooks;
 };
 
 TEST_F(BatchFileTest, AnswersEveryLine) {
@@ -93,8 +97,8 @@ TEST_F(BatchFileTest, ABreakChangesNoAnswer) {
   settings.resume = true;
   report = run();
   ASSERT_TRUE(report) << report.error().message;
-  EXPECT_GE(report->before, 3);
-  EXPECT_EQ(report->before + report->answered, 12);
+  EXPECT_GE(report->answered_before, 3);
+  EXPECT_EQ(report->answered_before + report->answered, 12);
   EXPECT_EQ(results(), expected);
   EXPECT_EQ(run()->answered, 0) << "all is done";
 }
@@ -118,10 +122,77 @@ TEST_F(BatchFileTest, OtherResultsAreNotContinued) {
   settings.resume = true;
   EXPECT_THAT(error_of(line("b", "hello")), HasSubstr("\"a\", which is not asked for"));
   ASSERT_TRUE(write_file_atomically(settings.out, "{}\n"));
-  EXPECT_THAT(error_of(line("b", "hello")), HasSubstr("not what 'fathom batch' writes"));
+  EXPECT_THAT(error_of(line("b", "hello")), HasSubstr("not what a batch writes"));
   EXPECT_EQ(read_file(settings.out).value(), "{}\n") << "it stays as it was";
   settings.in = folder.path() / "none";
   EXPECT_THAT(run().error().message, HasSubstr("none"));
+}
+
+// As a server runs them.
+TEST_F(BatchFileTest, WhatIsRefusedGoesToItsOwnFile) {
+  settings.errors = folder.path() / "errors.jsonl";
+  write_in(line("good", "What is 12 + 30?") + line("bad", "x", R"(, "top_p": 7)") + line("late", "x"));
+  int64_t begun = 0;
+  std::vector<int> statuses;
+  hooks.admit = [&]() -> std::optional<ApiError> {
+    if (++begun < 3) return std::nullopt;
+    return ApiError{402, "the budget is spent", "", "insufficient_quota"};
+  };
+  hooks.on_done = [&](const BatchLineDone& done) {
+    statuses.push_back(done.status);
+    EXPECT_EQ(done.url, "/v1/chat/completions");
+    EXPECT_EQ(done.usage.prompt_tokens > 0, done.status == 200);
+    EXPECT_EQ(done.finish_reason.empty(), done.status != 200);
+  };
+  auto report = run();
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(report->answered, 1);
+  EXPECT_EQ(report->refused, 2);
+  std::ranges::sort(statuses);
+  EXPECT_EQ(statuses, (std::vector{200, 402, 422}));
+  EXPECT_EQ(results().size(), 1u);
+  settings.out.swap(settings.errors);
+  auto errors = results();
+  ASSERT_EQ(errors.size(), 2u);
+  EXPECT_EQ(errors["bad"]["status_code"], 422);
+  EXPECT_TRUE(errors["late"].is_null());
+  EXPECT_THAT(read_file(settings.out).value(), HasSubstr(R"("error":{"code":"insufficient_quota")"));
+
+  settings.out.swap(settings.errors);
+  settings.resume = true;
+  report = run();
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(report->answered_before, 1);
+  EXPECT_EQ(report->refused_before, 2);
+  EXPECT_EQ(report->answered + report->refused, 0);
+}
+
+TEST_F(BatchFileTest, RulesOfABatch) {
+  write_in(line("a", "x", R"(, "model": "one")") + line("b", "x", R"(, "model": "two")") + line("c", "x") +
+           R"({"custom_id": "d", "method": "POST", "url": "/v1/completions", "body": {"model": "one"}})");
+  auto found = check_batch_file(settings.in, {.endpoint = "/v1/chat/completions", .one_model = true});
+  ASSERT_TRUE(found) << found.error().message;
+  EXPECT_EQ(found->requests, 4);
+  EXPECT_EQ(found->model, "one");
+  ASSERT_EQ(found->problems.size(), 3u);
+  EXPECT_EQ(found->problems[0].line, 2);
+  EXPECT_THAT(found->problems[0].message, HasSubstr("found \"two\", expected \"one\""));
+  EXPECT_EQ(found->problems[1].line, 3);
+  EXPECT_THAT(found->problems[2].message, HasSubstr("url: found \"/v1/completions\""));
+  found = check_batch_file(settings.in, {});
+  ASSERT_TRUE(found);
+  EXPECT_TRUE(found->problems.empty());
+  EXPECT_FALSE(check_batch_file(folder.path() / "none", {}));
+}
+
+TEST_F(BatchFileTest, EndsWithItsScheduler) {
+  write_in(twelve());
+  Scheduler scheduler(*engine);
+  scheduler.close(std::chrono::milliseconds(0));
+  ToolCallMemory calls;
+  const auto report = run_batch_file({*engine, scheduler, "sample", calls}, settings, hooks, false);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(report->done(), 0);
 }
 
 TEST_F(BatchFileTest, NothingToAnswerIsDone) {

@@ -175,7 +175,7 @@ TEST_F(Eval, AnInterruptedRunGoesOnWhereItStopped) {
                           return std::filesystem::exists(log, none) && std::filesystem::file_size(log, none) >= 2000;
                         },
                     .signal = SIGINT});
-  EXPECT_EQ(stopped.exit_code, 1);
+  EXPECT_EQ(stopped.exit_code, 130);
   EXPECT_THAT(stopped.err, HasSubstr("--resume"));
   EXPECT_THAT(stopped.out, HasSubstr("not complete"));
   EXPECT_FALSE(std::filesystem::exists(file("part.json")));

@@ -146,6 +146,14 @@ test("JSON that fits its schema", async () => {
   assert.equal(typeof given.sure, "boolean");
 });
 
+test("JSON that max_tokens cuts says so", async () => {
+  const schema = { type: "array", items: {}, minItems: 1000 };
+  const output_config = { format: { type: "json_schema", schema } };
+  const answer = await client.messages.create({ ...sum, max_tokens: 12, output_config });
+  assert.equal(answer.stop_reason, "max_tokens");
+  assert.throws(() => JSON.parse(answer.content[0].text), SyntaxError);
+});
+
 test("a stop sequence", async () => {
   const answer = await client.messages.create({ ...sum, temperature: 0, stop_sequences: ["###", " = "] });
   assert.equal(answer.stop_reason, "stop_sequence");

@@ -111,7 +111,7 @@ for (const [name, leave] of [
 
 test("a server that is to end lets streams finish", async () => {
   const ending = await Server.start();
-  const stream = await ending.openai().chat.completions.create({ ...long, max_tokens: 1000, stream: true });
+  const stream = await ending.openai().chat.completions.create({ ...long, max_tokens: 300, stream: true });
   const chunks = stream[Symbol.asyncIterator]();
   const first = await chunks.next();
   const stopped = ending.stop();

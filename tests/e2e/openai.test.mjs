@@ -18,6 +18,8 @@ const user = (content) => [{ role: "user", content }];
 const think = { thinking: { type: "enabled" } };
 const joined = (chunks, member) => chunks.map((chunk) => chunk.choices[0]?.delta?.[member] ?? "").join("");
 
+const endless = { type: "array", items: {}, minItems: 1000 }; // no answer has room for it
+
 describe("chat completions", () => {
   test("an answer without thinking", async () => {
     const answer = await client.chat.completions.create({ model, messages: user("What is 28 + 34?"), temperature: 0 });
@@ -205,6 +207,18 @@ describe("chat completions", () => {
     assert.ok(Number.isInteger(parsed.sum));
     assert.equal(typeof parsed.sure, "boolean");
     assert.ok(["small", "large"].includes(parsed.kind));
+  });
+
+  test("JSON that max_tokens cuts says so", async () => {
+    const { choices } = await client.chat.completions.create({
+      model,
+      messages: user("What is 28 + 34?"),
+      max_tokens: 12,
+      response_format: { type: "json_schema", json_schema: { name: "many", strict: true, schema: endless } },
+    });
+    assert.equal(choices[0].finish_reason, "length");
+    assert.ok(choices[0].message.content.startsWith("["));
+    assert.throws(() => JSON.parse(choices[0].message.content), SyntaxError);
   });
 
   test("log-probabilities", async () => {
@@ -410,6 +424,19 @@ describe("responses, structured", () => {
       reasoning: { effort: "none" },
     });
     assert.ok(Number.isInteger(answer.output_parsed.sum));
+  });
+
+  test("JSON that max_output_tokens cuts says so", async () => {
+    const answer = await client.responses.create({
+      model,
+      input: "What is 28 + 34?",
+      max_output_tokens: 12,
+      text: { format: { type: "json_schema", name: "many", strict: true, schema: endless } },
+      reasoning: { effort: "none" },
+    });
+    assert.equal(answer.status, "incomplete");
+    assert.equal(answer.incomplete_details.reason, "max_output_tokens");
+    assert.throws(() => JSON.parse(answer.output_text), SyntaxError);
   });
 
   test("what ended early says so", async () => {

@@ -28,7 +28,7 @@ export class Server {
     const server = new Server();
     server.folder = await mkdtemp(join(tmpdir(), "fathom-e2e-"));
     server.ledger = join(server.folder, "ledger.db");
-    const args = ["serve", "--port", "0", "--ledger", server.ledger];
+    const args = ["serve", "--port", "0", "--ledger", server.ledger, "--files", join(server.folder, "files")];
     if (one_at_a_time) {
       const config = join(server.folder, "serve.json");
       const models = [{ name: model, folder, max_running: 1 }];
@@ -43,9 +43,16 @@ export class Server {
         server.#keys.set(name, made.key);
       }
     }
-    server.#child = spawn(program, args, { stdio: ["ignore", "ignore", "pipe"] });
-    server.url = await server.#ready();
+    server.#args = args;
+    await server.#begin();
     return server;
+  }
+
+  // Ends it without a word, and starts another in its place, on its files. It is found at another `url`.
+  async crash() {
+    this.#child.kill("SIGKILL");
+    await this.#end;
+    await this.#begin();
   }
 
   key(name) {
@@ -84,6 +91,12 @@ export class Server {
     if (code !== 0) throw new Error(`the server ended with ${code ?? signal}:\n${this.#said.join("\n")}`);
   }
 
+  async #begin() {
+    this.#child = spawn(program, this.#args, { stdio: ["ignore", "ignore", "pipe"] });
+    this.url = await this.#ready();
+  }
+
+  #args;
   #keys = new Map();
   #said = [];
   #child;

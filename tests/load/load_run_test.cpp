@@ -3,8 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
 
 #include <boost/asio/ip/tcp.hpp>
 #include <limits>
@@ -13,6 +11,7 @@
 #include "base/file.h"
 #include "load/fake_server.h"
 #include "load/load_report.h"
+#include "support/certificate.h"
 #include "support/temp_dir.h"
 
 namespace fathom::load {
@@ -370,29 +369,12 @@ TEST(LoadRun, WhatCannotBeReachedIsAnErrorAtOnce) {
   EXPECT_THAT(refusal(settings_for(empty, 1)), HasSubstr("--model"));
 }
 
-// A certificate for 127.0.0.1 that only we have signed.
-boost::asio::ssl::context self_signed() {
-  boost::asio::ssl::context context(boost::asio::ssl::context::tls_server);
-  EVP_PKEY* key = EVP_RSA_gen(2048);
-  X509* certificate = X509_new();
-  X509_set_version(certificate, 2);
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
-  X509_gmtime_adj(X509_getm_notBefore(certificate), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(certificate), 3600);
-  X509_set_pubkey(certificate, key);
-  X509_NAME* name = X509_get_subject_name(certificate);
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("127.0.0.1"), -1, -1, 0);
-  X509_set_issuer_name(certificate, name);
-  X509_sign(certificate, key, EVP_sha256());
-  SSL_CTX_use_certificate(context.native_handle(), certificate);
-  SSL_CTX_use_PrivateKey(context.native_handle(), key);
-  X509_free(certificate);
-  EVP_PKEY_free(key);
-  return context;
-}
-
 TEST(LoadRun, TlsVerifiesUnlessTold) {
-  boost::asio::ssl::context tls = self_signed();
+  const TempDir folder;
+  test::make_certificate(folder / "certificate", folder / "key");
+  boost::asio::ssl::context tls(boost::asio::ssl::context::tls_server);
+  tls.use_certificate_file(folder / "certificate", boost::asio::ssl::context::pem);
+  tls.use_private_key_file(folder / "key", boost::asio::ssl::context::pem);
   FakeServer server(with_probes([](const FakeRequest&) { return answer(); }), &tls);
   LoadSettings s = settings_for(server, 4, 2);
   EXPECT_THAT(refusal(s), HasSubstr("certificate verify failed"));

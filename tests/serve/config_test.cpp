@@ -40,7 +40,8 @@ class ServeConfigTest : public testing::Test {
 TEST_F(ServeConfigTest, EveryOption) {
   const auto config = read(R"({
     "address": "::1", "port": 81, "certificate": "a.crt", "certificate_key": "/b.key", "origins": ["https://a", "*"],
-    "keys": "k.db", "ledger": "l.db", "ledger_text": true, "log": "json", "drain_seconds": 7, "keep_alive_seconds": 8,
+    "keys": "k.db", "ledger": "l.db", "ledger_text": true, "files": "f", "files_gb": 3,
+    "log": "json", "drain_seconds": 7, "keep_alive_seconds": 8,
     "limits": {"header_bytes": 2001, "body_bytes": 2002, "connections": 3, "idle_seconds": 4, "header_seconds": 5,
                "body_seconds": 6, "write_seconds": 7, "requests": 8, "request_seconds": 9},
     "models": [{"name": "m", "folder": "f", "aliases": ["x", "y"], "context": 10, "cache": 11, "threads": 12, "chunk": 13,
@@ -70,6 +71,8 @@ TEST_F(ServeConfigTest, EveryOption) {
   EXPECT_EQ(service.keys, folder_ / "k.db");
   EXPECT_EQ(service.ledger, folder_ / "l.db");
   EXPECT_TRUE(service.ledger_text);
+  EXPECT_EQ(service.files, folder_ / "f");
+  EXPECT_EQ(service.files_bytes, 3'000'000'000);
   EXPECT_TRUE(service.json_log);
   ASSERT_EQ(service.models.size(), 2u);
   const ModelSettings& model = service.models[0];

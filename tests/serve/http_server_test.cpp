@@ -2,9 +2,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509.h>
 
 #include <atomic>
 #include <boost/asio/executor_work_guard.hpp>
@@ -18,12 +15,14 @@
 #include <thread>
 
 #include "serve/raw_client.h"
+#include "support/certificate.h"
 
 namespace fathom {
 namespace {
 
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
+using test::make_certificate;
 using test::RawAnswer;
 using test::RawClient;
 using testing::HasSubstr;
@@ -62,7 +61,9 @@ class SmallHandler final : public HttpHandler {
  private:
   static std::string said(const HttpRequest& request) {
     const auto method = request.method_string();
-    return std::string(method.data(), method.size()) + " " + std::string(path_of(request)) + " " + request.body();
+    const auto trailer = request["x-trailer"];
+    return std::string(method.data(), method.size()) + " " + std::string(path_of(request)) + " " + request.body() +
+           std::string(trailer.data(), trailer.size());
   }
   asio::awaitable<void> pieces(HttpExchange& exchange) {
     HttpAnswer head;
@@ -212,7 +213,7 @@ TEST_F(HttpServerTest, TakesChunkedBodies) {
   client.send("POST /c HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3;ext=1\r\nabc\r\n");
   std::this_thread::sleep_for(20ms);
   client.send("2\r\nde\r\n0\r\nX-Trailer: 1\r\n\r\n");
-  EXPECT_EQ(client.read().body, "POST /c abcde");
+  EXPECT_EQ(client.read().body, "POST /c abcde") << "the trailer is no part of the header";
   EXPECT_EQ(client.ask("GET /next HTTP/1.1\r\nHost: h\r\n\r\n").body, "GET /next ");
 }
 
@@ -253,6 +254,8 @@ TEST_F(HttpServerTest, RefusesWhatMayBeReadInTwoWays) {
            post + chunked + "Content-Length: 4\r\n" + none,
            post + "Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcde",
            post + "Content-Length: 4, 5\r\n\r\nabcde",
+           post + "Content-Length: 4\r\n 5\r\n\r\nabcde",
+           post + "Transfer-Encoding: chunked,\r\n identity\r\n\r\n" + smuggled,
            post + "Content-Length: +4\r\n\r\nabcd",
            post + "Content-Length: -1\r\n\r\n",
            post + "Content-Length: 0x4\r\n\r\nabcd",
@@ -308,6 +311,22 @@ TEST_F(HttpServerTest, RefusesWhatIsNoHttp) {
     EXPECT_LT(client.closed_after(3s), 3s) << testing::PrintToString(request);
   }
   EXPECT_EQ(status_of(chunked + "fffffffffffffff\r\n"), 413u) << "a chunk beyond the limit, before it is sent";
+  EXPECT_EQ(handler_.handled, 0);
+}
+
+// Each goes on until it is refused: what it takes in memory is bounded.
+TEST_F(HttpServerTest, WhatBelongsToChunksIsBounded) {
+  start();
+  const std::string post = "POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n", more(1 << 16, 'x');
+  for (const std::string& begin : {post + "3;ext=", post + "3\r\nabc\r\n0\r\nX: ", post + "0;ext="}) {
+    RawClient client(port_);
+    client.send(begin);
+    size_t sent = 0;
+    while (!client.readable(0ms) && sent < (size_t{64} << 20) && client.send(more)) sent += more.size();
+    EXPECT_LT(sent, size_t{16} << 20) << begin;
+    EXPECT_EQ(client.read().status, 431u) << begin;
+    EXPECT_LT(client.closed_after(), 3s) << begin;
+  }
   EXPECT_EQ(handler_.handled, 0);
 }
 
@@ -422,28 +441,6 @@ TEST_F(HttpServerTest, DrainsWhatIsUnderWay) {
   EXPECT_EQ(answer.body, "waited");
   EXPECT_FALSE(answer.keep_alive);
   EXPECT_TRUE(becomes([&] { return connections() == 0; }));
-}
-
-// A key and a certificate that it signs itself, in files.
-void make_certificate(const std::filesystem::path& certificate, const std::filesystem::path& key) {
-  EVP_PKEY* pair = EVP_EC_gen("P-256");
-  X509* x = X509_new();
-  ASN1_INTEGER_set(X509_get_serialNumber(x), 1);
-  X509_gmtime_adj(X509_getm_notBefore(x), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(x), 3600);
-  X509_set_pubkey(x, pair);
-  X509_NAME* name = X509_get_subject_name(x);
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("localhost"), -1, -1, 0);
-  X509_set_issuer_name(x, name);
-  ASSERT_GT(X509_sign(x, pair, EVP_sha256()), 0);
-  FILE* file = std::fopen(certificate.c_str(), "w");
-  PEM_write_X509(file, x);
-  std::fclose(file);
-  file = std::fopen(key.c_str(), "w");
-  PEM_write_PrivateKey(file, pair, nullptr, nullptr, 0, nullptr, nullptr);
-  std::fclose(file);
-  X509_free(x);
-  EVP_PKEY_free(pair);
 }
 
 TEST_F(HttpServerTest, SpeaksTls) {

@@ -70,6 +70,11 @@ class RawClient {
     return read();
   }
 
+  // Whether something, or the end, comes within the patience. Nothing is taken.
+  bool readable(std::chrono::milliseconds patience = kPatience) {
+    pollfd p{socket_.native_handle(), POLLIN, 0};
+    return buffer_.size() > 0 || ::poll(&p, 1, static_cast<int>(patience.count())) > 0;
+  }
   // What there is now, or comes within the patience; empty: nothing, or the end.
   std::string read_some(size_t most = 65536, std::chrono::milliseconds patience = kPatience) {
     std::string bytes(most, '\0');
