@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("url")
@@ -52,13 +53,21 @@ def slow(body):
     return s
 
 
+# No answer is under way.
+def computed():
+    with urlopen(options.url + "/metrics") as answer:
+        metrics = answer.read().decode()
+    return all(float(n) == 0 for n in re.findall(r"^fathom_num_requests_(?:running|waiting)\S* (\S+)", metrics, re.M))
+
+
 measure("alone")
 measure("alone")
 crowd = [idle() for _ in range(options.idle)]
 question = {"messages": [{"role": "user", "content": "What is 12 + 30?"}], "stream": True, "max_tokens": 300,
             "ignore_eos": True, "logprobs": True, "top_logprobs": 10}
 crowd += [slow(json.dumps(question).encode()) for _ in range(options.slow)]
-time.sleep(15)  # their answers are done, and wait to be read
+while not computed():  # then their answers wait to be read
+    time.sleep(1)
 measure(f"{options.idle} idle, {options.slow} slow readers")
 measure(f"{options.idle} idle, {options.slow} slow readers")
 for s in crowd:
