@@ -1,6 +1,6 @@
 // A browser and the server it talks to: the program that FATHOM names, or the scripted one.
 import { mkdirSync } from "node:fs";
-import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
+import { type Browser, type BrowserContext, chromium, type Locator, type Page } from "playwright-core";
 import { type Mock, startMock } from "../mock/server";
 import { hasServer, type ServerOptions, startServer } from "./server";
 
@@ -99,7 +99,10 @@ export async function answered(page: Page, count = 1): Promise<void> {
   );
 }
 
-export const lastAnswer = (page: Page): Promise<string> => page.locator(".answer .markdown").last().innerText();
+// What a message says, painted yet or not: what is out of sight, or came a moment ago, has no innerText (content-visibility).
+export const textOf = async (part: Locator): Promise<string> => ((await part.textContent()) ?? "").trim();
+
+export const lastAnswer = (page: Page): Promise<string> => textOf(page.locator(".answer .markdown").last());
 
 // From here on chat requests have these members too.
 export async function asking(page: Page, members: object): Promise<void> {

@@ -1,7 +1,7 @@
 // When things go wrong: hostile texts, broken connections, servers that refuse, restart or want a key.
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Browser } from "playwright-core";
-import { answered, ask, endless, lastAnswer, launch, openStage, shot, until } from "./browser";
+import { answered, ask, endless, lastAnswer, launch, openStage, shot, textOf, until } from "./browser";
 import { hasServer, startServer } from "./server";
 import { Visits } from "./visits";
 
@@ -39,7 +39,7 @@ describe("hostile content", () => {
     await answered(page);
     expect(await page.evaluate("window.pwned")).toBeUndefined();
     for (const place of [".message.user .bubble", ".conversations li", ".page-head .title"])
-      expect(await page.locator(place).innerText(), place).toContain("⟨U+202E⟩reversed");
+      expect(await textOf(page.locator(place)), place).toContain("⟨U+202E⟩reversed");
     await page.locator(".file summary").click();
     expect(await page.evaluate("document.documentElement.scrollWidth <= innerWidth")).toBe(true);
     await shot(page, "hostile-question");

@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import type { Download, Page, Request } from "playwright-core";
 import { describe, expect, it } from "vitest";
 import { seriousProblems } from "./axe";
-import { answered, ask, asking, endless, lastAnswer, openMenu, shot, until } from "./browser";
+import { answered, ask, asking, endless, lastAnswer, openMenu, shot, textOf, until } from "./browser";
 import { Visits } from "./visits";
 
 const visits = new Visits();
@@ -49,7 +49,7 @@ for (const [size, scheme] of [
       await shot(page, `streaming-${size}`);
       await page.getByRole("button", { name: "Stop" }).click();
       await answered(page);
-      expect(await page.locator(".answer").innerText()).toContain("Stopped.");
+      expect(await textOf(page.locator(".answer"))).toContain("Stopped.");
       expect(await length()).toBeGreaterThan(early);
       if (visits.stage.mock) await expect.poll(() => visits.stage.mock?.aborted).toBeGreaterThan(0);
       else {
@@ -74,10 +74,10 @@ for (const [size, scheme] of [
       await page.getByRole("textbox", { name: "Edit the message" }).fill("What is 3 + 4?");
       await page.keyboard.press("Enter");
       await answered(page);
-      expect(await page.locator(".message.user .bubble").innerText()).toContain("3 + 4");
+      expect(await textOf(page.locator(".message.user .bubble"))).toContain("3 + 4");
       await shot(page, `branches-${size}`);
       await page.getByRole("button", { name: "Previous version" }).first().click();
-      await expect.poll(() => page.locator(".message.user .bubble").innerText()).toContain("1 + 2");
+      await expect.poll(() => textOf(page.locator(".message.user .bubble"))).toContain("1 + 2");
     });
 
     it("switches thinking, and sends system prompt and sampling", async () => {
@@ -103,8 +103,8 @@ for (const [size, scheme] of [
         messages: [{ role: "system", content: "Answer in digits." }, { role: "user" }],
       });
       if (visits.stage.mock) return;
-      expect(await page.locator(".number-answer").innerText()).toContain("2");
-      expect(await page.locator(".cut-off").innerText()).toContain("The answer reached its limit of tokens.");
+      expect(await textOf(page.locator(".number-answer"))).toContain("2");
+      expect(await textOf(page.locator(".cut-off"))).toContain("The answer reached its limit of tokens.");
       const before = await lastAnswer(page);
       await page.getByRole("button", { name: "Continue" }).click();
       await answered(page);
@@ -118,8 +118,8 @@ for (const [size, scheme] of [
       await page.keyboard.press("Escape");
       await ask(page, "Use the calculator: 71234 + 8766");
       await answered(page, 2);
-      expect(await page.locator(".tool-call").innerText()).toContain("71234");
-      expect(await page.locator(".tool-result").innerText()).toContain("80000");
+      expect(await textOf(page.locator(".tool-call"))).toContain("71234");
+      expect(await textOf(page.locator(".tool-result"))).toContain("80000");
       expect(await lastAnswer(page)).toMatch(/80,?000/);
       await shot(page, `calculator-${size}`);
     });
@@ -161,9 +161,9 @@ for (const [size, scheme] of [
       const top = async (): Promise<number | undefined> => (await fold.boundingBox())?.y;
       const closedAt = await top();
       await fold.click();
-      await page.evaluate(() => new Promise((painted) => requestAnimationFrame(() => setTimeout(painted))));
-      expect(await page.locator(".file .plain").innerText()).toContain("gamma");
-      expect(await top()).toBe(closedAt); // what is opened does not run away
+      // What is opened does not run away: it is in sight, and painted therefore.
+      await expect.poll(() => page.locator(".file .plain").innerText()).toContain("gamma");
+      expect(await top()).toBe(closedAt);
       await page
         .locator(".composer input[type=file]")
         .setInputFiles([{ name: "book.txt", mimeType: "text/plain", buffer: Buffer.from("a word ".repeat(30_000)) }]);
@@ -175,7 +175,7 @@ for (const [size, scheme] of [
       const page = await open(size, scheme);
       await ask(page, "What is 5 + 6?");
       await answered(page);
-      const before = await page.locator(".answer").innerText();
+      const before = await textOf(page.locator(".answer"));
       await openMenu(page);
       await page.getByRole("button", { name: "New chat" }).click();
       await ask(page, "What is 7 + 6?");
@@ -184,7 +184,7 @@ for (const [size, scheme] of [
       await openMenu(page);
       await page.locator(".conversations li button").filter({ hasText: "5 + 6" }).click();
       await page.waitForSelector(".answer footer");
-      expect(await page.locator(".answer").innerText()).toBe(before);
+      expect(await textOf(page.locator(".answer"))).toBe(before);
 
       const markdown = await exported(page, "Export as Markdown");
       expect(markdown.download.suggestedFilename()).toBe("What-is-5-6.md");

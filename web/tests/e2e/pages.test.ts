@@ -1,7 +1,7 @@
 // Every page at both sizes, light and dark: what it shows, and no serious accessibility problem.
 import { describe, expect, it } from "vitest";
 import { seriousProblems } from "./axe";
-import { answered, ask, kSizes, lastAnswer, openMenu, shot, type Size, until } from "./browser";
+import { answered, ask, kSizes, lastAnswer, openMenu, shot, type Size, textOf, until } from "./browser";
 import { Visits } from "./visits";
 
 const visits = new Visits();
@@ -25,7 +25,7 @@ for (const size of Object.keys(kSizes) as Size[])
         expect(await seriousProblems(page)).toEqual([]);
         await shot(page, `answer-${size}-${scheme}`);
         await page.locator(".reasoning summary").click();
-        expect(await page.locator(".reasoning .plain").innerText()).not.toBe("");
+        expect(await textOf(page.locator(".reasoning .plain"))).not.toBe("");
         await shot(page, `reasoning-${size}-${scheme}`);
         await openMenu(page);
         await page.locator(".conversations").getByRole("button", { name: "More" }).click();
