@@ -20,6 +20,15 @@ Backend::Backend(BackendSettings settings, ThreadPool& pool)
 
 void Backend::begin_step(const Step& step) {
   begin_rows(step);
+  compute_angles();
+}
+
+void Backend::keep_logit_rows() {
+  keep_rows();
+  compute_angles();
+}
+
+void Backend::compute_angles() {
   const size_t half = settings_.rope_inv_freq.size();
   rope_cos_.resize(position_.size() * half);
   rope_sin_.resize(position_.size() * half);

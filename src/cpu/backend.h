@@ -18,6 +18,7 @@ class Backend : public BackendBase {
   Backend(BackendSettings settings, ThreadPool& pool);
 
   void begin_step(const Step& step);
+  void keep_logit_rows();
   size_t scratch_bytes() const;
 
   Tensor rms_norm(Tensor x, std::span<const float> gain);  // (T,D) -> (T,D)
@@ -47,6 +48,7 @@ class Backend : public BackendBase {
 
  private:
   struct ExpertGroup;
+  void compute_angles();
   InputRounding rounding_for(const MatrixView& w) const;
   // Scratch for `rows` packed rows; pack_rows fills it.
   PackedRows make_packed(RowFormat format, int64_t rows, int64_t k, Arena& arena) const;

@@ -1,14 +1,19 @@
 #include "cpu/backend_base.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "ops/norm.h"
 
 namespace fathom::cpu {
 
 void BackendBase::begin_rows(const Step& step) {
-  step_ = &step;
   arena_.release({});
+  set_rows(step);
+}
+
+void BackendBase::set_rows(const Step& step) {
+  step_ = &step;
   position_.clear();
   slice_.clear();
   for (size_t i = 0; i < step.slices.size(); ++i) {
@@ -19,6 +24,28 @@ void BackendBase::begin_rows(const Step& step) {
   }
   FATHOM_CHECK(position_.size() == step.tokens.size(), "{} rows in the slices, {} tokens", position_.size(),
                step.tokens.size());
+}
+
+void BackendBase::keep_rows() {
+  kept_tokens_.clear(), kept_slices_.clear();
+  int32_t before = -2;
+  for (const int32_t row : step_->logit_rows) {
+    const auto r = static_cast<size_t>(row);
+    FATHOM_CHECK(row > before && r < position_.size(), "row {} of {} after row {}", row, position_.size(), before);
+    if (row == before + 1 && slice_[r] == slice_[r - 1]) {
+      ++kept_slices_.back().count;
+    } else {
+      const Slice& slice = step_->slices[static_cast<size_t>(slice_[r])];
+      kept_slices_.push_back({position_[r], 1, slice.blocks, slice.prompt});
+    }
+    kept_tokens_.push_back(step_->tokens[r]);
+    before = row;
+  }
+  kept_rows_.resize(kept_tokens_.size());
+  std::iota(kept_rows_.begin(), kept_rows_.end(), 0);
+  kept_ = *step_;
+  kept_.tokens = kept_tokens_, kept_.slices = kept_slices_, kept_.logit_rows = kept_rows_;
+  set_rows(kept_);
 }
 
 Tensor BackendBase::embed(const MatrixView& table, std::span<const int32_t> tokens) {

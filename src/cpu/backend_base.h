@@ -52,6 +52,9 @@ class Timed {
 
 // Tensors returned are scratch: valid until the scope that was open when they were made is closed (`scope()`), at the
 // latest until the next `begin_step`. One thread calls a backend.
+//
+// `keep_logit_rows()` of both backends: from there on the step has only those rows whose logits are wanted, which rise.
+// Tensors made before have all of them still: `gather` those that are needed.
 class BackendBase {
  public:
   ArenaScope scope() { return ArenaScope(arena_); }
@@ -71,6 +74,7 @@ class BackendBase {
   Timed timed(Operation operation) const { return {step_->profile, operation}; }
   // Names the rows, caches and trace of all operations until the next call; frees all scratch.
   void begin_rows(const Step& step);
+  void keep_rows();  // those whose logits are wanted
   Tensor make(int64_t rows, int64_t cols) {
     return Tensor::matrix(arena_.allocate<float>(static_cast<size_t>(rows * cols)), rows, cols);
   }
@@ -89,6 +93,14 @@ class BackendBase {
   Arena arena_;
   const Step* step_ = nullptr;
   std::vector<int32_t> position_, slice_;  // of every row of the step
+
+ private:
+  void set_rows(const Step& step);
+
+  // What keep_rows leaves of a step.
+  Step kept_;
+  std::vector<int32_t> kept_tokens_, kept_rows_;
+  std::vector<Slice> kept_slices_;
 };
 
 }  // namespace fathom::cpu

@@ -16,6 +16,7 @@ class ReferenceBackend : public BackendBase {
   explicit ReferenceBackend(BackendSettings settings) : BackendBase(std::move(settings)) {}
 
   void begin_step(const Step& step) { begin_rows(step); }
+  void keep_logit_rows() { keep_rows(); }
   size_t scratch_bytes() const { return arena_.reserved_bytes(); }
 
   Tensor rms_norm(Tensor x, std::span<const float> gain);

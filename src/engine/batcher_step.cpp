@@ -208,7 +208,7 @@ void Batcher::make_drafts(const Tensor& hidden) {
     tokens_.insert(tokens_.end(), next, next + (end - part.begin));
     const float* rows = hidden.row(part.first_row);
     hidden_.insert(hidden_.end(), rows, rows + (end - part.begin) * hidden.cols());
-    slices_.push_back({part.begin, end - part.begin, s.kv.blocks(), part.prompt});
+    slices_.push_back({part.begin, end - part.begin, s.kv.blocks()});  // one row attends at most: in the form for few
     // A draft is worth its row only when a token comes after the next one.
     if (!goes_on || s.rows + 1 != s.size() || s.answer.room() < 2) continue;
     logit_rows_.push_back(static_cast<int32_t>(tokens_.size()) - 1);

@@ -8,12 +8,17 @@
 
 namespace fathom {
 
-// h (T, hidden) the layer's normed input; c_q (T, q_lora_rank) the normed query latent, shared with MLA.
+// h (T, hidden) the layer's normed input
 template <typename B>
-Selection dsa_select(B& b, const IndexerWeights& w, int64_t rope_dim, int64_t layer, Tensor h, Tensor c_q) {
+void append_index_keys(B& b, const IndexerWeights& w, int64_t rope_dim, int64_t layer, Tensor h) {
   const Tensor k = b.layer_norm(b.linear(h, w.wk), w.k_norm_gain, w.k_norm_bias);  // k^I  (T, 128)
   b.rope(k.slice(0, rope_dim), w.pairs);                                           //      first 64 dims
   b.append_index_key(layer, k);                                                    //      Hadamard, FP8
+}
+
+// h (T, hidden) the layer's normed input, whose keys are in the cache; c_q (T, q_lora_rank) the normed query latent, shared with MLA.
+template <typename B>
+Selection dsa_select(B& b, const IndexerWeights& w, int64_t rope_dim, int64_t layer, Tensor h, Tensor c_q) {
   if (b.selects_all()) return b.all_visible();                  // nothing to choose, nothing to score
   const Tensor q = b.linear(c_q, w.wq_b).split_heads(w.heads);  // q^I  (T, 64, 128)
   b.rope(q.slice(0, rope_dim), w.pairs);

@@ -36,7 +36,7 @@ class ModelRunner final : public Runner {
   StepOutput forward(const Step& step) override {
     backend_.begin_step(step);
     const Tensor hidden = transformer(backend_, weights_);
-    return finish(hidden);
+    return {logits(hidden), hidden};
   }
 
   StepOutput draft(const Step& step, Tensor hidden) override {
@@ -45,17 +45,14 @@ class ModelRunner final : public Runner {
     // The caller's `hidden` may be our own scratch of the last step, which begin_step frees.
     draft_input_.assign(hidden.data, hidden.data + hidden.rows() * hidden.cols());
     backend_.begin_step(step);
-    return finish(mtp(backend_, weights_, Tensor::matrix(draft_input_.data(), hidden.rows(), hidden.cols())));
+    return {logits(mtp(backend_, weights_, Tensor::matrix(draft_input_.data(), hidden.rows(), hidden.cols()))), {}};
   }
 
   size_t scratch_bytes() const override { return backend_.scratch_bytes(); }
 
  private:
-  StepOutput finish(Tensor hidden) {
-    StepOutput out;
-    out.hidden = hidden;
-    if (!backend_.step().logit_rows.empty()) out.logits = head(backend_, weights_, hidden);
-    return out;
+  Tensor logits(Tensor hidden) {
+    return backend_.step().logit_rows.empty() ? Tensor{} : head(backend_, weights_, hidden);
   }
 
   ModelWeights weights_;

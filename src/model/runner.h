@@ -24,7 +24,7 @@ struct RunnerSettings {
 // Tensors stay valid until the next call.
 struct StepOutput {
   Tensor logits;  // (logit_rows, V)
-  Tensor hidden;  // (T, hidden), after the final norm: what `draft` wants
+  Tensor hidden;  // of `forward`: (T, hidden), after the final norm: what `draft` wants
 };
 
 // Not thread-safe: one thread at a time. Deterministic: a row's result depends on its sequence alone, bit for bit — not
@@ -35,8 +35,8 @@ class Runner {
   virtual ~Runner() = default;
   // Appends the step's rows to the caches of all main layers.
   virtual StepOutput forward(const Step& step) = 0;
-  // The MTP layer: row t of the step is made from hidden (T, hidden) of position t and the token after it. Appends to
-  // the MTP layer's cache. Only when the checkpoint has the layer.
+  // The MTP layer: row t of the step is made from hidden (T, hidden) of position t and the token after it. Appends all rows to
+  // the MTP layer's cache; a row whose logits are not wanted costs little more than that. Only when the checkpoint has the layer.
   virtual StepOutput draft(const Step& step, Tensor hidden) = 0;
   // Scratch memory held now.
   virtual size_t scratch_bytes() const = 0;

@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -33,7 +35,8 @@ class StepDriver {
     bool prompt = false;
   };
   struct Output {
-    std::vector<float> logits, hidden;  // of all rows
+    std::vector<float> logits;  // of the rows wanted
+    std::vector<float> hidden;  // of all rows of `forward`
     // Those of one piece.
     std::span<const float> logits_of(int64_t row, int64_t count, int64_t vocab) const {
       return std::span(logits).subspan(static_cast<size_t>(row * vocab), static_cast<size_t>(count * vocab));
@@ -41,11 +44,15 @@ class StepDriver {
   };
 
   Output forward(const std::vector<Piece>& pieces) { return run(pieces, nullptr); }
-  // hidden: of all rows of the pieces, one after the other.
-  Output draft(const std::vector<Piece>& pieces, std::vector<float> hidden) { return run(pieces, &hidden); }
+  // hidden: of all rows of the pieces, one after the other. wanted: rows whose logits are; all, if it is not given.
+  Output draft(const std::vector<Piece>& pieces, std::vector<float> hidden,
+               std::optional<std::vector<int32_t>> wanted = {}) {
+    return run(pieces, &hidden, std::move(wanted));
+  }
 
  private:
-  Output run(const std::vector<Piece>& pieces, std::vector<float>* hidden) {
+  Output run(const std::vector<Piece>& pieces, std::vector<float>* hidden,
+             std::optional<std::vector<int32_t>> wanted = {}) {
     std::vector<int32_t> tokens, rows;
     std::vector<Slice> slices;
     for (const Piece& piece : pieces) {
@@ -59,12 +66,12 @@ class StepDriver {
     step.tokens = tokens;
     step.slices = slices;
     step.kv = &memory_.cache;
-    step.logit_rows = rows;
+    step.logit_rows = wanted ? *wanted : rows;
     const int64_t count = step.rows();
     const StepOutput out =
         hidden ? runner_->draft(step, Tensor::matrix(hidden->data(), count, hidden_size_)) : runner_->forward(step);
-    return {{out.logits.data, out.logits.data + count * vocab_},
-            {out.hidden.data, out.hidden.data + count * hidden_size_}};
+    const auto values = [](const Tensor& t) { return std::vector<float>(t.data, t.data + t.rows() * t.cols()); };
+    return {values(out.logits), values(out.hidden)};
   }
 
   int64_t hidden_size_, vocab_, per_sequence_;
