@@ -146,7 +146,7 @@ class Batcher {
 
   // Of the step under way.
   DraftPolicy::Trial trial_ = DraftPolicy::Trial::kNone;
-  bool drafting_ = false;
+  bool drafting_ = false, drafts_pay_ = false;
   BatcherClock::time_point load_until_;  // blocks are read from disk
   // Answers that take a token; those of them that may have drafts; those that are to have them.
   int64_t answers_ = 0, may_draft_ = 0, drafters_ = 0;

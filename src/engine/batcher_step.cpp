@@ -66,7 +66,7 @@ Step Batcher::gathered_step() const {
 void Batcher::plan() {
   answers_ = std::ranges::count_if(running_, [](const auto& s) { return s->answers(); });
   may_draft_ = std::ranges::count_if(running_, [&](const auto& s) { return s->answers() && may_draft(*s); });
-  trial_ = policy_.trial(answers_, may_draft_);
+  trial_ = policy_.trial(may_draft_, drafts_pay_);
   drafters_ = 0;
   double acceptance = 0;
   // Of an answer that had no drafts yet.
@@ -77,8 +77,8 @@ void Batcher::plan() {
     ++drafters_;
     acceptance += s->acceptance.known() ? s->acceptance.value() : expected;
   }
-  const bool pays = acceptance > policy_.least_acceptance(answers_, drafters_) * static_cast<double>(drafters_);
-  drafting_ = trial_ == DraftPolicy::Trial::kDrafts || (trial_ == DraftPolicy::Trial::kNone && pays);
+  drafts_pay_ = acceptance > policy_.least_acceptance(answers_, drafters_, drafts_pay_) * static_cast<double>(drafters_);
+  drafting_ = trial_ == DraftPolicy::Trial::kDrafts || (trial_ == DraftPolicy::Trial::kNone && drafts_pay_);
   load_until_ = settings_.now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
   int64_t room = budget_.tokens(answers_);
   for (const auto& s : running_) {
@@ -190,7 +190,7 @@ bool Batcher::may_draft(const Sequence& s) const { return has_mtp_ && s.group->r
 bool Batcher::wants_draft(const Sequence& s) const {
   if (!may_draft(s)) return false;
   if (trial_ == DraftPolicy::Trial::kDrafts || s.acceptance.count() < kTrialDrafts) return true;
-  return s.acceptance.value() > policy_.least_acceptance(answers_, may_draft_);
+  return s.acceptance.value() > policy_.least_acceptance(answers_, may_draft_, drafts_pay_);
 }
 
 // The MTP layer reads all rows of which the next token is known, so that it has the keys of the whole text, of a prompt also for
@@ -200,8 +200,8 @@ void Batcher::make_drafts(const Tensor& hidden) {
   drafted_for_.clear();
   for (const Part& part : parts_) {
     Sequence& s = *part.sequence;
-    const bool goes_on = !s.answer.ended() && wants_draft(s);
-    if (part.decodes && !(drafting_ && goes_on)) continue;
+    const bool goes_on = !s.answer.ended() && wants_draft(s) && (drafting_ || answers_ == 0);
+    if (part.decodes && !goes_on) continue;
     const int64_t end = std::min(part.end, s.size() - 1);
     if (end <= part.begin) continue;
     const auto next = s.tokens.begin() + part.begin + 1;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/check.h"
 
@@ -23,16 +24,29 @@ constexpr double kWorthAGap = 2, kTolerance = 1.25;
 constexpr int64_t kTryRare = 256, kTryEven = 24, kTrial = 3;
 // What is saved for one piece at most, and what is owed after one: in steps' shares.
 constexpr double kMostSaved = PromptBudget::kMostWait / 2 - 1;
-// Drafting and not are measured this often at first, and each again once in kTrialEvery steps.
-constexpr int64_t kTrials = 5;
-constexpr int64_t kTrialEvery = 64;
+// Drafting and not are measured this often before anything else, and each again once in so many steps: the more
+// seldom, the longer nothing came of it.
+constexpr int64_t kTrials = 3;
+constexpr int64_t kTrialOften = 64, kTrialRarely = 256;
+// What a trial finds is a surprise when it is this far from what was thought, in steps.
+constexpr double kSurprise = 0.3;
 constexpr size_t kDraftMemory = 9;
-constexpr double kMargin = 0.1;  // of a step for each answer
+constexpr double kMarginToBegin = 0.1, kMarginToEnd = 0.05;  // of a step for each answer
 constexpr size_t kRecentSteps = 5;
 
-bool measured(const std::map<int64_t, RecentMedian>& costs, int64_t of) {
+using Costs = std::map<int64_t, RecentMedian>;
+
+bool is_measured(const Costs::value_type& cost) { return cost.second.count() >= kTrials; }
+bool measured(const Costs& costs, int64_t of) {
   const auto it = costs.find(of);
-  return it != costs.end() && it->second.count() >= kTrials;
+  return it != costs.end() && is_measured(*it);
+}
+
+// Of the number nearest to it for which there is one.
+double nearest(const Costs& costs, int64_t to) {
+  auto it = costs.lower_bound(to);
+  if (it == costs.end() || (it != costs.begin() && to - std::prev(it)->first < it->first - to)) --it;
+  return it->second.value();
 }
 
 }  // namespace
@@ -127,25 +141,34 @@ void PromptBudget::choose(double spare) {
   change_to(kRare);
 }
 
-DraftPolicy::Trial DraftPolicy::trial(int64_t answers, int64_t drafters) {
+DraftPolicy::Trial DraftPolicy::trial(int64_t drafters, bool drafting) {
   if (drafters == 0) return Trial::kNone;
-  if (!measured(plain_, answers)) return Trial::kPlain;
-  if (!measured(extra_, size_class(drafters))) return Trial::kDrafts;
-  const int64_t phase = ++steps_ % kTrialEvery;
-  if (phase == 0) return Trial::kPlain;
-  return phase == kTrialEvery / 2 || phase == kTrialEvery / 2 + 1 ? Trial::kDrafts : Trial::kNone;
+  if (std::ranges::none_of(plain_, is_measured)) return Trial::kPlain;
+  if (std::ranges::none_of(extra_, is_measured)) return Trial::kDrafts;
+  if (drafting != drafting_) every_ = kTrialOften;
+  drafting_ = drafting;
+  ++since_;
+  if (since_ >= every_) {
+    since_ = 0;
+    every_ = std::min(2 * every_, kTrialRarely);
+    return Trial::kPlain;
+  }
+  return since_ == every_ / 2 || since_ == every_ / 2 + 1 ? Trial::kDrafts : Trial::kNone;
 }
 
 void DraftPolicy::record(int64_t answers, int64_t drafters, double seconds) {
-  const auto plain = plain_.find(answers);
   if (drafters == 0 && !measured(plain_, answers)) {
     add_plain(answers, seconds);
-  } else if (drafters > 0 && plain != plain_.end() && !measured(extra_, size_class(drafters))) {
-    add_extra(drafters, seconds - plain->second.value());
+  } else if (drafters > 0 && !plain_.empty() && !measured(extra_, size_class(drafters))) {
+    add_extra(drafters, seconds - nearest(plain_, answers));
   } else if (recent_.answers == answers && (recent_.drafters == 0) != (drafters == 0)) {
-    const double before = recent_.seconds.value();
-    add_plain(answers, drafters == 0 ? seconds : before);
-    add_extra(std::max(drafters, recent_.drafters), drafters == 0 ? before - seconds : seconds - before);
+    const double before = recent_.seconds.value(), plain = drafters == 0 ? seconds : before;
+    const double extra = before + seconds - 2 * plain;
+    const int64_t most = std::max(drafters, recent_.drafters);
+    if (std::abs(extra / plain - nearest(extra_, size_class(most)) / nearest(plain_, answers)) > kSurprise)
+      every_ = kTrialOften;
+    add_plain(answers, plain);
+    add_extra(most, extra);
   }
   if (recent_.answers != answers || recent_.drafters != drafters)
     recent_ = {answers, drafters, RecentMedian(kRecentSteps)};
@@ -160,13 +183,12 @@ void DraftPolicy::add_extra(int64_t drafters, double seconds) {
   extra_.try_emplace(size_class(drafters), kDraftMemory).first->second.add(seconds);
 }
 
-double DraftPolicy::least_acceptance(int64_t answers, int64_t drafters) const {
-  const auto plain = plain_.find(answers);
-  const auto extra = extra_.find(size_class(drafters));
-  if (drafters == 0 || plain == plain_.end() || extra == extra_.end()) return 0;
+double DraftPolicy::least_acceptance(int64_t answers, int64_t drafters, bool drafting) const {
+  if (drafters == 0 || plain_.empty() || extra_.empty()) return 0;
   // All drafts accepted would save a step of all drafters' share of the answers.
   const double share = static_cast<double>(drafters) / static_cast<double>(answers);
-  return extra->second.value() / plain->second.value() / share + kMargin;
+  return nearest(extra_, size_class(drafters)) / nearest(plain_, answers) / share +
+         (drafting ? kMarginToEnd : kMarginToBegin);
 }
 
 // Exact up to 4, then four to each power of two.

@@ -81,20 +81,20 @@ class PromptBudget {
 
 // Drafting pays as long as the tokens it gains are worth the time that the MTP layer and the wider step take. Both are
 // measured by drafting and not drafting in turn: what a step without drafts takes, for each number of answers; and what drafts
-// add to that, which depends on how many there are, and hardly on how many answers have none. Whatever pays is measured again
-// and again: one wrong figure must not decide for ever. After the first few, steps are held only against those just before
+// add to that, which depends on how many there are, and hardly on how many answers have none. A number that was not measured
+// yet is taken to cost what the nearest does. Whatever pays is measured again and again: one wrong figure must not decide for ever. After the first few, steps are held only against those just before
 // them: a machine is slow for a while and fast for a while.
 class DraftPolicy {
  public:
   enum class Trial { kNone, kPlain, kDrafts };
-  // What the next step of `answers` answers, `drafters` of which may draft, has to do so that it can be measured. A draft is
-  // made in one step and verified in the next: kDrafts comes twice.
-  Trial trial(int64_t answers, int64_t drafters);
+  // What the next step, in which `drafters` answers may draft, has to do so that it can be measured. A draft is made in one
+  // step and verified in the next: kDrafts comes twice. drafting: drafts are thought to pay now.
+  Trial trial(int64_t drafters, bool drafting);
   // A step of answers alone; drafters: how many had a draft verified, and a new one made.
   void record(int64_t answers, int64_t drafters, double seconds);
-  // Mean acceptance above which drafts for that many bring more than they cost, by a margin: figures are noisy, and to begin
-  // and to end costs as well. 0 as long as that is not known, or there are none.
-  double least_acceptance(int64_t answers, int64_t drafters) const;
+  // Mean acceptance above which drafts for that many bring more than they cost, by a margin, a larger one to begin: figures are
+  // noisy, and to begin and to end costs as well. 0 as long as that is not known, or there are none.
+  double least_acceptance(int64_t answers, int64_t drafters, bool drafting) const;
 
  private:
   static int64_t size_class(int64_t drafters);
@@ -107,7 +107,8 @@ class DraftPolicy {
     int64_t answers = 0, drafters = 0;
     RecentMedian seconds;
   } recent_;
-  int64_t steps_ = 0;
+  bool drafting_ = false;
+  int64_t since_ = 0, every_ = 64;  // steps since the last trial of both kinds, and between two
 };
 
 }  // namespace fathom
