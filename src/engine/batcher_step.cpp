@@ -77,7 +77,7 @@ void Batcher::plan() {
     ++drafters_;
     acceptance += s->acceptance.known() ? s->acceptance.value() : expected;
   }
-  drafts_pay_ = acceptance > policy_.least_acceptance(answers_, drafters_, drafts_pay_) * static_cast<double>(drafters_);
+  drafts_pay_ = acceptance > policy_.least_acceptance(drafters_, drafts_pay_) * static_cast<double>(drafters_);
   drafting_ = trial_ == DraftPolicy::Trial::kDrafts || (trial_ == DraftPolicy::Trial::kNone && drafts_pay_);
   load_until_ = settings_.now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
   int64_t room = budget_.tokens(answers_);
@@ -190,7 +190,7 @@ bool Batcher::may_draft(const Sequence& s) const { return has_mtp_ && s.group->r
 bool Batcher::wants_draft(const Sequence& s) const {
   if (!may_draft(s)) return false;
   if (trial_ == DraftPolicy::Trial::kDrafts || s.acceptance.count() < kTrialDrafts) return true;
-  return s.acceptance.value() > policy_.least_acceptance(answers_, may_draft_, drafts_pay_);
+  return s.acceptance.value() > policy_.least_acceptance(may_draft_, drafts_pay_);
 }
 
 // The MTP layer reads all rows of which the next token is known, so that it has the keys of the whole text, of a prompt also for

@@ -26,7 +26,7 @@ constexpr int64_t kTryRare = 256, kTryEven = 24, kTrial = 3;
 constexpr double kMostSaved = PromptBudget::kMostWait / 2 - 1;
 // Drafting and not are measured this often before anything else, and each again once in so many steps: the more
 // seldom, the longer nothing came of it.
-constexpr int64_t kTrials = 3;
+constexpr int64_t kTrials = 6;  // the first of a process are slower than any later
 constexpr int64_t kTrialOften = 64, kTrialRarely = 256;
 // What a trial finds is a surprise when it is this far from what was thought, in steps.
 constexpr double kSurprise = 0.3;
@@ -143,8 +143,7 @@ void PromptBudget::choose(double spare) {
 
 DraftPolicy::Trial DraftPolicy::trial(int64_t drafters, bool drafting) {
   if (drafters == 0) return Trial::kNone;
-  if (std::ranges::none_of(plain_, is_measured)) return Trial::kPlain;
-  if (std::ranges::none_of(extra_, is_measured)) return Trial::kDrafts;
+  if (std::ranges::none_of(costs_, is_measured)) return plain_steps_ < kTrials ? Trial::kPlain : Trial::kDrafts;
   if (drafting != drafting_) every_ = kTrialOften;
   drafting_ = drafting;
   ++since_;
@@ -157,38 +156,29 @@ DraftPolicy::Trial DraftPolicy::trial(int64_t drafters, bool drafting) {
 }
 
 void DraftPolicy::record(int64_t answers, int64_t drafters, double seconds) {
-  if (drafters == 0 && !measured(plain_, answers)) {
-    add_plain(answers, seconds);
-  } else if (drafters > 0 && !plain_.empty() && !measured(extra_, size_class(drafters))) {
-    add_extra(drafters, seconds - nearest(plain_, answers));
-  } else if (recent_.answers == answers && (recent_.drafters == 0) != (drafters == 0)) {
-    const double before = recent_.seconds.value(), plain = drafters == 0 ? seconds : before;
-    const double extra = before + seconds - 2 * plain;
-    const int64_t most = std::max(drafters, recent_.drafters);
-    if (std::abs(extra / plain - nearest(extra_, size_class(most)) / nearest(plain_, answers)) > kSurprise)
-      every_ = kTrialOften;
-    add_plain(answers, plain);
-    add_extra(most, extra);
+  const bool drafts = drafters > 0, changed = drafts != drafted_;
+  const Run& other = runs_[!drafts];
+  const bool first = drafts && !measured(costs_, size_class(drafters));
+  if (other.seconds.known() && (first || (changed && other.answers == answers))) {
+    const double plain = drafts ? other.seconds.value() : seconds, with = drafts ? seconds : other.seconds.value();
+    const int64_t count = drafts ? drafters : other.drafters;
+    // All drafts accepted would save a step of all drafters' share of the answers.
+    const double share = static_cast<double>(count) / static_cast<double>(answers);
+    const double cost = (with / plain - 1) / share;
+    if (!costs_.empty() && std::abs(cost - nearest(costs_, size_class(count))) > kSurprise) every_ = kTrialOften;
+    costs_.try_emplace(size_class(count), kDraftMemory).first->second.add(cost);
   }
-  if (recent_.answers != answers || recent_.drafters != drafters)
-    recent_ = {answers, drafters, RecentMedian(kRecentSteps)};
-  recent_.seconds.add(seconds);
+  Run& own = runs_[drafts];
+  if (changed || own.answers != answers || own.drafters != drafters)
+    own = {answers, drafters, RecentMedian(kRecentSteps)};
+  own.seconds.add(seconds);
+  drafted_ = drafts;
+  plain_steps_ += !drafts;
 }
 
-void DraftPolicy::add_plain(int64_t answers, double seconds) {
-  plain_.try_emplace(answers, kDraftMemory).first->second.add(seconds);
-}
-
-void DraftPolicy::add_extra(int64_t drafters, double seconds) {
-  extra_.try_emplace(size_class(drafters), kDraftMemory).first->second.add(seconds);
-}
-
-double DraftPolicy::least_acceptance(int64_t answers, int64_t drafters, bool drafting) const {
-  if (drafters == 0 || plain_.empty() || extra_.empty()) return 0;
-  // All drafts accepted would save a step of all drafters' share of the answers.
-  const double share = static_cast<double>(drafters) / static_cast<double>(answers);
-  return nearest(extra_, size_class(drafters)) / nearest(plain_, answers) / share +
-         (drafting ? kMarginToEnd : kMarginToBegin);
+double DraftPolicy::least_acceptance(int64_t drafters, bool drafting) const {
+  if (drafters == 0 || costs_.empty()) return 0;
+  return nearest(costs_, size_class(drafters)) + (drafting ? kMarginToEnd : kMarginToBegin);
 }
 
 // Exact up to 4, then four to each power of two.

@@ -79,11 +79,10 @@ class PromptBudget {
   int64_t asked_ = 0;     // tokens of the step under way
 };
 
-// Drafting pays as long as the tokens it gains are worth the time that the MTP layer and the wider step take. Both are
-// measured by drafting and not drafting in turn: what a step without drafts takes, for each number of answers; and what drafts
-// add to that, which depends on how many there are, and hardly on how many answers have none. A number that was not measured
-// yet is taken to cost what the nearest does. Whatever pays is measured again and again: one wrong figure must not decide for ever. After the first few, steps are held only against those just before
-// them: a machine is slow for a while and fast for a while.
+// Drafting pays as long as the tokens it gains are worth the time that the MTP layer and the wider step take. That is measured
+// by drafting and not drafting in turn, for each number of drafts; one that was not measured yet is taken to cost what the
+// nearest does. Whatever pays is measured again and again: one wrong figure must not decide for ever. A step is held only
+// against those just before it: a machine is slow for a while and fast for a while.
 class DraftPolicy {
  public:
   enum class Trial { kNone, kPlain, kDrafts };
@@ -94,19 +93,20 @@ class DraftPolicy {
   void record(int64_t answers, int64_t drafters, double seconds);
   // Mean acceptance above which drafts for that many bring more than they cost, by a margin, a larger one to begin: figures are
   // noisy, and to begin and to end costs as well. 0 as long as that is not known, or there are none.
-  double least_acceptance(int64_t answers, int64_t drafters, bool drafting) const;
+  double least_acceptance(int64_t drafters, bool drafting) const;
 
  private:
   static int64_t size_class(int64_t drafters);
-  void add_plain(int64_t answers, double seconds);
-  void add_extra(int64_t drafters, double seconds);
-  std::map<int64_t, RecentMedian> plain_;  // seconds by answers
-  std::map<int64_t, RecentMedian> extra_;  // seconds more by size_class of drafters
-  // The last steps, as long as they are alike.
-  struct {
+  // The last steps of one kind, as long as they are alike.
+  struct Run {
     int64_t answers = 0, drafters = 0;
     RecentMedian seconds;
-  } recent_;
+  };
+  Run runs_[2];           // without drafts, with
+  bool drafted_ = false;  // the last step
+  int64_t plain_steps_ = 0;
+  // By size_class of drafters: what drafts add to a step, in steps for each answer that drafts.
+  std::map<int64_t, RecentMedian> costs_;
   bool drafting_ = false;
   int64_t since_ = 0, every_ = 64;  // steps since the last trial of both kinds, and between two
 };

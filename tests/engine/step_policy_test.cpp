@@ -146,7 +146,7 @@ int64_t drafted_steps(DraftPolicy& policy, double acceptance, double plain, doub
   bool made = false, pays = false;
   for (int i = 0; i < steps; ++i) {
     const DraftPolicy::Trial trial = policy.trial(4, pays);
-    pays = acceptance > policy.least_acceptance(4, 4, pays);
+    pays = acceptance > policy.least_acceptance(4, pays);
     const bool drafts = trial == DraftPolicy::Trial::kNone ? pays : trial == DraftPolicy::Trial::kDrafts;
     if (made || !drafts) policy.record(4, drafts ? 4 : 0, drafts ? drafted : plain);
     made = drafts;
@@ -158,15 +158,17 @@ int64_t drafted_steps(DraftPolicy& policy, double acceptance, double plain, doub
 TEST(DraftPolicy, DraftsWhereItPays) {
   DraftPolicy pays, loses;
   EXPECT_GT(drafted_steps(pays, 0.8, 0.010, 0.013, 1000), 950);
-  EXPECT_NEAR(pays.least_acceptance(4, 4, false), 0.3 + 0.1, 1e-9);
+  EXPECT_NEAR(pays.least_acceptance(4, false), 0.3 + 0.1, 1e-9);
   EXPECT_LT(drafted_steps(loses, 0.2, 0.010, 0.013, 1000), 50);
   EXPECT_EQ(pays.trial(0, true), DraftPolicy::Trial::kNone);
-  EXPECT_EQ(pays.least_acceptance(4, 0, false), 0) << "none cost nothing";
-  // What drafts add is known for as many of them, whatever the number of answers beside.
-  EXPECT_NEAR(pays.least_acceptance(8, 4, false), 0.3 * 2 + 0.1, 1e-9)
-      << "as the nearest, as long as there is nothing better";
-  for (int i = 0; i < 3; ++i) pays.record(8, 0, 0.020);
-  EXPECT_NEAR(pays.least_acceptance(8, 4, false), 0.003 / 0.020 * 2 + 0.1, 1e-9);
+  EXPECT_EQ(pays.least_acceptance(0, false), 0) << "none cost nothing";
+  EXPECT_NEAR(pays.least_acceptance(8, false), 0.3 + 0.1, 1e-9) << "as the nearest, as long as there is nothing better";
+  // Half of the answers draft: a step more costs as much, and can save half as much.
+  DraftPolicy half;
+  for (int i = 0; i < 6; ++i) half.record(8, 0, 0.020);
+  for (int i = 0; i < 6; ++i) half.record(8, 4, 0.026);
+  EXPECT_NEAR(half.least_acceptance(4, false), 0.3 * 2 + 0.1, 1e-9);
+  EXPECT_NEAR(half.least_acceptance(4, true), 0.3 * 2 + 0.05, 1e-9);
 }
 
 // Costs change, or were wrong: it finds out both ways.
@@ -180,16 +182,16 @@ TEST(DraftPolicy, NothingIsDecidedForEver) {
 // It was measured for few answers what a step takes, and then there are many.
 TEST(DraftPolicy, MoreAnswersThanWereMeasured) {
   DraftPolicy policy;
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 6; ++i) {
     EXPECT_EQ(policy.trial(3, false), DraftPolicy::Trial::kPlain);
     policy.record(3, 0, 0.010);
   }
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < 6; ++i) {
     EXPECT_EQ(policy.trial(16, false), DraftPolicy::Trial::kDrafts);
     policy.record(16, 16, 0.025);
   }
   EXPECT_EQ(policy.trial(16, false), DraftPolicy::Trial::kNone);
-  EXPECT_GT(policy.least_acceptance(16, 16, false), 1);
+  EXPECT_GT(policy.least_acceptance(16, false), 1);
 }
 
 // Half as many steps again as fit between two trials are three times as slow, then all are fast again, and so on.
@@ -208,7 +210,7 @@ TEST(DraftPolicy, OneSlowStepDecidesNothing) {
   DraftPolicy policy;
   drafted_steps(policy, 0.8, 0.010, 0.013, 100);
   policy.record(4, 4, 1.0);
-  EXPECT_NEAR(policy.least_acceptance(4, 4, false), 0.3 + 0.1, 1e-9);
+  EXPECT_NEAR(policy.least_acceptance(4, false), 0.3 + 0.1, 1e-9);
 }
 
 TEST(FairQueue, ServesPrioritiesThenClientsThenArrivals) {
