@@ -61,7 +61,12 @@ export function Chart({ title, lines, points, format, whole, top = 1 }: Props) {
           legend: { show: false },
           cursor: { show: false },
           scales: {
-            x: { range: (_, from, to) => (to === null ? [0, kLeastSpan] : [Math.min(from, to - kLeastSpan), to]) },
+            x: {
+              range: (_, from, to) => {
+                const end = to ?? Date.now() / 1000; // null: no points yet
+                return [Math.min(from ?? end, end - kLeastSpan), end];
+              },
+            },
             y: { range: (_, __, most) => [0, Math.max(top, most * 1.1)] },
           },
           axes: [
