@@ -159,7 +159,8 @@ void DraftPolicy::record(int64_t answers, int64_t drafters, double seconds) {
   const bool drafts = drafters > 0, changed = drafts != drafted_;
   const Run& other = runs_[!drafts];
   const bool first = drafts && !measured(costs_, size_class(drafters));
-  if (other.seconds.known() && (first || (changed && other.answers == answers))) {
+  const bool alike = first || (changed && other.answers == answers);
+  if (alike && other.seconds.known() && std::min(seconds, other.seconds.value()) > 0) {
     const double plain = drafts ? other.seconds.value() : seconds, with = drafts ? seconds : other.seconds.value();
     const int64_t count = drafts ? drafters : other.drafters;
     // All drafts accepted would save a step of all drafters' share of the answers.

@@ -16,7 +16,8 @@ void append_index_keys(B& b, const IndexerWeights& w, int64_t rope_dim, int64_t 
   b.append_index_key(layer, k);                                                    //      Hadamard, FP8
 }
 
-// h (T, hidden) the layer's normed input, whose keys are in the cache; c_q (T, q_lora_rank) the normed query latent, shared with MLA.
+// h (T, hidden) the layer's normed input, whose keys are in the cache; c_q (T, q_lora_rank) the normed query latent, shared
+// with MLA.
 template <typename B>
 Selection dsa_select(B& b, const IndexerWeights& w, int64_t rope_dim, int64_t layer, Tensor h, Tensor c_q) {
   if (b.selects_all()) return b.all_visible();                  // nothing to choose, nothing to score

@@ -36,7 +36,7 @@ class Runner {
   // Appends the step's rows to the caches of all main layers.
   virtual StepOutput forward(const Step& step) = 0;
   // The MTP layer: row t of the step is made from hidden (T, hidden) of position t and the token after it. Appends all rows to
-  // the MTP layer's cache; a row whose logits are not wanted costs little more than that. Only when the checkpoint has the layer.
+  // the MTP layer's cache; a row whose logits are not wanted costs little more than that. Only where there is that layer.
   virtual StepOutput draft(const Step& step, Tensor hidden) = 0;
   // Scratch memory held now.
   virtual size_t scratch_bytes() const = 0;

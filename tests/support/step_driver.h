@@ -56,9 +56,8 @@ class StepDriver {
     std::vector<int32_t> tokens, rows;
     std::vector<Slice> slices;
     for (const Piece& piece : pieces) {
-      slices.push_back(
-          {piece.start, static_cast<int64_t>(piece.tokens.size()), memory_.blocks() + piece.sequence * per_sequence_,
-           piece.prompt});
+      slices.push_back({piece.start, static_cast<int64_t>(piece.tokens.size()),
+                        memory_.blocks() + piece.sequence * per_sequence_, piece.prompt});
       tokens.insert(tokens.end(), piece.tokens.begin(), piece.tokens.end());
     }
     for (size_t i = 0; i < tokens.size(); ++i) rows.push_back(static_cast<int32_t>(i));
