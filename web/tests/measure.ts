@@ -95,14 +95,18 @@ async function conversation(): Promise<void> {
   console.log(`conversation: ${await page.locator(".context-meter").innerText()}`);
   await frames(page, "scrolling down", "view.scrollTop = n * 90");
   await frames(page, "scrolling up and down", "view.scrollTop += (n >> 6) % 2 ? -400 : 400");
-  await asking(page, { ignore_eos: true, max_tokens: 4000 });
-  await ask(page, "What is 811 + 663?");
-  await page.waitForSelector(".answer.coming .markdown", { timeout: 400_000 });
-  await frames(page, "streaming, followed", "");
-  await frames(page, "streaming, scrolled meanwhile", "view.scrollTop += (n >> 6) % 2 ? 90 : -90");
-  if (!(await page.locator(".answer.coming").count())) throw new Error("the answer ended before all was measured");
-  await page.getByRole("button", { name: "Stop" }).click();
-  await answered(page);
+  await asking(page, { ignore_eos: true });
+  for (const [name, move] of [
+    ["streaming, followed", ""],
+    ["streaming, scrolled meanwhile", "view.scrollTop += (n >> 6) % 2 ? 90 : -90"],
+  ] as const) {
+    await ask(page, "What is 811 + 663?");
+    await page.waitForSelector(".answer.coming .markdown", { timeout: 400_000 });
+    await frames(page, name, move);
+    if (!(await page.locator(".answer.coming").count())) throw new Error("the answer ended before all was measured");
+    await page.getByRole("button", { name: "Stop" }).click();
+    await answered(page);
+  }
   console.log(`the answer so far: ${await page.locator(".answer .numbers").last().innerText()}`.replace(/\s+/g, " "));
   await close();
 }
