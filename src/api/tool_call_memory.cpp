@@ -17,8 +17,11 @@ bool same_call(const ToolCall& a, const ToolCall& b) {
   return a.id == b.id && a.name == b.name && same_arguments(a.arguments, b.arguments);
 }
 
+// What a turn takes besides its texts: its place in the list and in the map, and what the heap adds to each piece.
+constexpr int64_t kTurnBytes = 256;
+
 int64_t bytes_of(const std::vector<ToolCall>& calls, const std::string& text) {
-  auto bytes = static_cast<int64_t>(text.size());
+  auto bytes = kTurnBytes + static_cast<int64_t>(text.size());
   for (const ToolCall& call : calls)
     bytes += static_cast<int64_t>(sizeof(ToolCall) + call.id.size() + call.name.size() + call.arguments.size());
   return bytes;

@@ -17,8 +17,9 @@ namespace fathom {
 // of calls is kept by their ids, and put back where it still says the same. Thread-safe.
 class ToolCallMemory {
  public:
-  // The least recently used go when there are more than so many bytes of text.
-  explicit ToolCallMemory(int64_t bytes = int64_t{16} << 20) : bytes_(bytes) {}
+  static constexpr int64_t kBytes = 16'000'000;
+  // The least recently used go when they take more than about so many bytes of memory.
+  explicit ToolCallMemory(int64_t bytes = kBytes) : bytes_(bytes) {}
 
   // The calls of one turn, in their order, and their text: Message::tool_calls_text.
   void remember(const std::vector<ToolCall>& calls, const std::string& text);

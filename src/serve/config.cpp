@@ -90,6 +90,8 @@ class Reader {
     scheduler.batcher.draft = f.boolean("draft", true);
     model.cache_folder = path(f, "cache_folder");
     model.cache_bytes = gigabytes(f.number("cache_gb", 0, 1e9, false, 10));
+    model.tool_call_bytes = static_cast<int64_t>(
+        f.number("tool_calls_mb", 0, 1e6, true, static_cast<double>(ToolCallMemory::kBytes) / 1e6) * 1e6);
     model.load_at_start = f.word("load", {"start", "demand"}, false) == "start";
     model.unload_after = std::chrono::minutes(f.integer("unload_after_minutes", 0, 1 << 20, 0));
     if (const json* price = f.object("price", false)) {

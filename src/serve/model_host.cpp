@@ -17,8 +17,7 @@ constexpr int64_t kContexts = 4;
 }  // namespace
 
 Result<std::shared_ptr<LoadedModel>> LoadedModel::open(const ModelSettings& settings) {
-  auto model = std::make_shared<LoadedModel>();
-  model->settings = settings;
+  auto model = std::make_shared<LoadedModel>(settings);
   EngineSettings engine = settings.engine;
   if (engine.cache == 0) {
     FATHOM_TRY(const ModelConfig config, load_config(settings.folder / "config.json"));

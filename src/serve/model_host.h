@@ -27,6 +27,7 @@ struct ModelSettings {
   SchedulerSettings scheduler;
   std::filesystem::path cache_folder{};  // of the disk cache; empty: none
   int64_t cache_bytes = 0;               // on disk
+  int64_t tool_call_bytes = ToolCallMemory::kBytes;
   bool load_at_start = true;
   std::chrono::minutes unload_after{0};  // without a request; 0: never
   Price price;
@@ -34,6 +35,8 @@ struct ModelSettings {
 
 // A model that is loaded. Its parts are thread-safe where they say so.
 struct LoadedModel {
+  explicit LoadedModel(const ModelSettings& its_settings)
+      : settings(its_settings), calls(its_settings.tool_call_bytes) {}
   static Result<std::shared_ptr<LoadedModel>> open(const ModelSettings& settings);
 
   ModelSettings settings;

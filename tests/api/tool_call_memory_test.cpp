@@ -35,7 +35,7 @@ TEST(ToolCallMemory, ArgumentsThatAreNoJsonAreComparedAsTheyStand) {
 }
 
 TEST(ToolCallMemory, ForgetsWhatWasNotUsedForLongest) {
-  ToolCallMemory memory(1700);  // three such turns, not four
+  ToolCallMemory memory(2600);  // three such turns, not four
   const std::string text(400, 'x');
   for (const char* id : {"1", "2", "3"}) memory.remember({{id, "f", "{}"}}, text);
   EXPECT_EQ(recalled(memory, {{"1", "f", "{}"}}), text);

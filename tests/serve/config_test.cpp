@@ -46,7 +46,7 @@ TEST_F(ServeConfigTest, EveryOption) {
                "body_seconds": 6, "write_seconds": 7, "requests": 8, "request_seconds": 9},
     "models": [{"name": "m", "folder": "f", "aliases": ["x", "y"], "context": 10, "cache": 11, "threads": 12, "chunk": 13,
                 "reproducible": true, "numerics": "w8a8", "kv": "fp8", "max_waiting": 14, "max_running": 15, "draft": false,
-                "cache_folder": "c", "cache_gb": 1.5, "load": "demand", "unload_after_minutes": 16,
+                "cache_folder": "c", "cache_gb": 1.5, "tool_calls_mb": 2.5, "load": "demand", "unload_after_minutes": 16,
                 "price": {"input": 1, "cached": 2, "output": 3}},
                {"folder": "/g"}]})");
   ASSERT_TRUE(config) << config.error().message;
@@ -91,6 +91,7 @@ TEST_F(ServeConfigTest, EveryOption) {
   EXPECT_FALSE(model.scheduler.batcher.draft);
   EXPECT_EQ(model.cache_folder, folder_ / "c");
   EXPECT_EQ(model.cache_bytes, 1'500'000'000);
+  EXPECT_EQ(model.tool_call_bytes, 2'500'000);
   EXPECT_FALSE(model.load_at_start);
   EXPECT_EQ(model.unload_after, 16min);
   EXPECT_EQ(model.price.input, 1);
