@@ -172,7 +172,7 @@ Result<std::vector<EvalQuestion>> make_eval_questions(const EvalSettings& settin
 }
 
 int64_t lookup_tokens(const EvalSettings& settings, int64_t length) {
-  constexpr int64_t kTemplate = 64;                               // of the chat, generously: the marks of two turns
+  constexpr int64_t kTemplate = 320;                              // of the chat, generously: the marks of 64 turns
   return length + length / 20 + kTemplate + settings.max_tokens;  // texts keep to 5 % of their length
 }
 

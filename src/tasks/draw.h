@@ -74,6 +74,7 @@ Question draw_variables(Draw& draw);
 
 enum class LookupKind { kSingle, kMultiKey, kMultiValue };
 Result<Question> draw_lookup(Draw& draw, LookupKind kind);
+Result<Question> draw_lookup_several(Draw& draw);
 
 Question draw_calculator(Draw& draw);
 Question draw_calculator_result(Draw& draw);

@@ -23,7 +23,7 @@ std::span<const TaskInfo> task_list();
 const TaskInfo* find_task(std::string_view name);
 
 struct TaskOptions {
-  // Of texts to look something up in: tokens of the user's message, or bytes without a tokenizer. 0: drawn between
+  // Of texts to look something up in: tokens of the messages, or bytes without a tokenizer. 0: drawn between
   // kMinLength and max_length, each doubling as likely as any other.
   int64_t length = 0;
   int64_t max_length = 2000;

@@ -1,4 +1,4 @@
-// Looking things up in a long text: one fact, one among many like it, or all values of a key.
+// Looking things up in a long text: one fact, one among many like it, all values of a key, or one after another.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -21,6 +21,8 @@ constexpr std::string_view kAskAll[] = {"What are all {0}s of {1}?", "Which {0}s
                                         "Find all {0}s of {1}.", "List every {0} of {1}."};
 
 constexpr int64_t kAttempts = 64;
+// Of conversations about one text: a fact and its turn take about 50 tokens, the filler has the rest.
+constexpr int64_t kTokensATurn = 120, kMaxTurns = 64;
 
 enum class KeyKind { kPerson, kTown, kCrate };
 enum class ValueKind { kNumber, kWord, kCode };
@@ -159,12 +161,23 @@ Question lookup_question(Draw& draw, LookupKind kind, const Relation& relation, 
   return question;
 }
 
+int64_t length_of(Draw& draw) {
+  return draw.options.length > 0 ? draw.options.length : draw_length(draw.random, draw.options.max_length);
+}
+
+double depth_of(Draw& draw) { return draw.options.depth >= 0 ? draw.options.depth : draw.random.uniform(); }
+
+tl::unexpected<Error> too_short(int64_t length, const TaskOptions& options) {
+  return fail("a text of {} {} is too short for its facts and the question: ask for more", length,
+              options.tokenizer ? "tokens" : "bytes");
+}
+
 }  // namespace
 
 Result<Question> draw_lookup(Draw& draw, LookupKind kind) {
   const TaskOptions& options = draw.options;
-  const int64_t length = options.length > 0 ? options.length : draw_length(draw.random, options.max_length);
-  const double depth = options.depth >= 0 ? options.depth : draw.random.uniform();
+  const int64_t length = length_of(draw);
+  const double depth = depth_of(draw);
   // Some of a short text, a few of a long one: 64 at 100,000 tokens would be as many as the text needs of any kind.
   const int64_t most = std::clamp<int64_t>(length / 100, 1, kind == LookupKind::kMultiKey ? 64 : 4);
   const int64_t wanted =
@@ -191,8 +204,48 @@ Result<Question> draw_lookup(Draw& draw, LookupKind kind) {
     question.depth = depth;
     return question;
   }
-  return fail("a text of {} {} is too short for its facts and the question: ask for more", length,
-              options.tokenizer ? "tokens" : "bytes");
+  return too_short(length, options);
+}
+
+// What is graded is the last of the questions; those before it come with their answers.
+Result<Question> draw_lookup_several(Draw& draw) {
+  const TaskOptions& options = draw.options;
+  const int64_t length = length_of(draw);
+  const double depth = depth_of(draw);
+  const int64_t most = std::clamp<int64_t>(length / kTokensATurn, 1, kMaxTurns);
+  for (int64_t attempt = 0; attempt < kAttempts; ++attempt) {
+    Facts facts(draw);
+    DocumentPlan plan{.length = length, .depth = depth, .tokenizer = options.tokenizer};
+    Question question;
+    std::vector<Message> turns;
+    for (int64_t left = std::max<int64_t>(1, most - attempt); left > 0; --left) {
+      const Relation& relation = draw.random.pick(kRelations);
+      const Needles needles = draw_needles(draw, facts, LookupKind::kSingle, relation, 1);
+      std::string ask;
+      question = lookup_question(draw, LookupKind::kSingle, relation, needles, ask);
+      plan.after += "\n\n" + ask;
+      turns.push_back({.content = std::move(ask)});
+      if (left == 1) {
+        plan.needles = needles.sentences;
+      } else {
+        plan.after += "\n\n" + question.answer;
+        turns.push_back({.role = Role::kAssistant, .content = question.answer});
+        plan.distractors.push_back(needles.sentences[0]);
+      }
+    }
+    for (int64_t unasked = draw.random.below(most + 1) - attempt; unasked > 0; --unasked)
+      plan.distractors.push_back(
+          draw_distractors(draw, facts, LookupKind::kMultiKey, draw.random.pick(kRelations), 1)[0]);
+    plan.names = facts.taken();
+    FATHOM_TRY(const Document document, write_document(draw.random, plan));
+    if (!document.fits) continue;
+    turns[0].content = document.text + "\n\n" + turns[0].content;
+    question.messages = std::move(turns);
+    question.length = length;
+    question.depth = depth;
+    return question;
+  }
+  return too_short(length, options);
 }
 
 }  // namespace fathom

@@ -62,6 +62,7 @@ std::vector<TaskWeight> default_weights() {
           {"lookup", 6},
           {"lookup-multi-key", 8},
           {"lookup-multi-value", 4},
+          {"lookup-several", 6},
           {"calculator", 4},
           {"calculator-result", 3},
           {"small-talk", 4}};

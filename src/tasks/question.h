@@ -38,8 +38,8 @@ struct Question {
   std::vector<ToolCall> calls{};  // where the right answer is a tool call; the answer is empty then
   Expected expected{};
   std::string problem{};  // canonical: the same for the same problem in other words. What split_of decides by
-  int64_t length = 0;     // look-up: tokens of the text (bytes without a tokenizer), otherwise 0
-  double depth = 0;       // look-up: where the first fact asked for stands, 0 at the beginning, 1 at the end
+  int64_t length = 0;     // look-up: tokens of the messages (bytes without a tokenizer), otherwise 0
+  double depth = 0;       // look-up: where in the text the first fact asked for stands, 0 at the beginning, 1 at the end
 };
 
 Split split_of(std::string_view problem);

@@ -27,6 +27,37 @@ Status append_piece(TokenExample& example, std::string_view text, float weight, 
   return {};
 }
 
+using Messages = std::vector<Message>;
+
+Result<std::string> render(ChatFormat format, const Messages& messages, size_t count, const std::vector<Tool>& tools,
+                           bool asks, bool thinking) {
+  return render_chat(format, Messages(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(count)), tools,
+                     {.thinking = thinking, .add_generation_prompt = asks});
+}
+
+// `whole` up to the end of its last assistant turn without reasoning: those turns to be learnt, the rest read; turns
+// with reasoning as later ones will see them. Returns how far that goes, 0 when there is no such turn.
+Result<size_t> append_plain_turns(TokenExample& example, std::string_view whole, ChatFormat format,
+                                  const Messages& messages, const std::vector<Tool>& tools, float prompt_weight,
+                                  const Tokenizer& tokenizer) {
+  size_t at = 0;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i].role != Role::kAssistant || !messages[i].reasoning_content.empty()) continue;
+    FATHOM_TRY(const std::string before, render(format, messages, i, tools, true, false));
+    FATHOM_TRY(const std::string after, render(format, messages, i + 1, tools, false, false));
+    if (!whole.starts_with(after) || !after.starts_with(before) || before.size() < at)
+      return fail(
+          "messages[{}]: the chat template writes this turn otherwise once others follow; give it as a "
+          "conversation of its own",
+          i);
+    FATHOM_RETURN_IF_ERROR(append_piece(example, whole.substr(at, before.size() - at), prompt_weight, tokenizer));
+    FATHOM_RETURN_IF_ERROR(
+        append_piece(example, whole.substr(before.size(), after.size() - before.size()), 1, tokenizer));
+    at = after.size();
+  }
+  return at;
+}
+
 class TaskSource : public ExampleSource {
  public:
   TaskSource(TaskMix mix, const Tokenizer& tokenizer, double prompt_weight)
@@ -36,7 +67,11 @@ class TaskSource : public ExampleSource {
     // No step has 2^24 examples: batch_tokens is at most 2^28, and no example has fewer than 16 tokens.
     FATHOM_TRY(const Example drawn, mix_.example((static_cast<uint64_t>(step) << 24) + static_cast<uint64_t>(n)));
     TokenExample example;
-    FATHOM_RETURN_IF_ERROR(append_piece(example, drawn.prompt, prompt_weight_, tokenizer_));
+    FATHOM_TRY(const size_t learnt,
+               append_plain_turns(example, drawn.prompt, ChatFormat::kV31, drawn.question.messages,
+                                  drawn.question.tools, prompt_weight_, tokenizer_));
+    FATHOM_RETURN_IF_ERROR(
+        append_piece(example, std::string_view(drawn.prompt).substr(learnt), prompt_weight_, tokenizer_));
     FATHOM_RETURN_IF_ERROR(append_piece(example, drawn.completion, 1, tokenizer_));
     return example;
   }
@@ -71,38 +106,13 @@ class ChatReader {
   }
 
  private:
-  using Messages = std::vector<Message>;
-
-  Result<std::string> render(const Messages& messages, size_t count, const std::vector<Tool>& tools, bool asks,
-                             bool thinking) const {
-    return render_chat(format_, Messages(messages.begin(), messages.begin() + static_cast<std::ptrdiff_t>(count)),
-                       tools, {.thinking = thinking, .add_generation_prompt = asks});
-  }
-
-  // One sequence with every turn; those with reasoning are read there as later turns will see them.
   Status add_plain_turns(const Messages& messages, const std::vector<Tool>& tools,
                          std::vector<TokenExample>& out) const {
-    FATHOM_TRY(const std::string whole, render(messages, messages.size(), tools, false, false));
+    FATHOM_TRY(const std::string whole, render(format_, messages, messages.size(), tools, false, false));
     TokenExample example;
-    size_t at = 0;
-    bool any = false;
-    for (size_t i = 0; i < messages.size(); ++i) {
-      if (messages[i].role != Role::kAssistant || !messages[i].reasoning_content.empty()) continue;
-      FATHOM_TRY(const std::string before, render(messages, i, tools, true, false));
-      FATHOM_TRY(const std::string after, render(messages, i + 1, tools, false, false));
-      if (!whole.starts_with(after) || !after.starts_with(before) || before.size() < at)
-        return fail(
-            "messages[{}]: the chat template writes this turn otherwise once others follow; give it as a "
-            "conversation of its own",
-            i);
-      FATHOM_RETURN_IF_ERROR(
-          append_piece(example, std::string_view(whole).substr(at, before.size() - at), prompt_weight_, tokenizer_));
-      FATHOM_RETURN_IF_ERROR(append_piece(
-          example, std::string_view(whole).substr(before.size(), after.size() - before.size()), 1, tokenizer_));
-      at = after.size();
-      any = true;
-    }
-    if (any) out.push_back(std::move(example));
+    FATHOM_TRY(const size_t learnt,
+               append_plain_turns(example, whole, format_, messages, tools, prompt_weight_, tokenizer_));
+    if (learnt > 0) out.push_back(std::move(example));
     return {};
   }
 
@@ -110,9 +120,9 @@ class ChatReader {
                             std::vector<TokenExample>& out) const {
     for (size_t i = 0; i < messages.size(); ++i) {
       if (messages[i].role != Role::kAssistant || messages[i].reasoning_content.empty()) continue;
-      FATHOM_TRY(const std::string asked, render(messages, i, tools, true, true));
-      FATHOM_TRY(const std::string plain, render(messages, i, tools, true, false));
-      FATHOM_TRY(const std::string after, render(messages, i + 1, tools, false, false));
+      FATHOM_TRY(const std::string asked, render(format_, messages, i, tools, true, true));
+      FATHOM_TRY(const std::string plain, render(format_, messages, i, tools, true, false));
+      FATHOM_TRY(const std::string after, render(format_, messages, i + 1, tools, false, false));
       if (!asked.ends_with(chat_tokens::kThink) || !after.starts_with(plain))
         return fail("messages[{}]: the chat template has no place for reasoning_content here", i);
       TokenExample example;

@@ -158,6 +158,7 @@ const std::map<std::string, uint64_t> kGolden = {
     {"lookup", 5942749471059365607u},
     {"lookup-multi-key", 13211080187849440896u},
     {"lookup-multi-value", 8443900998742680233u},
+    {"lookup-several", 8592688813618785869u},
     {"min-max", 9492047430650311908u},
     {"multiply", 8840956315859437265u},
     {"nth-word", 11678508136798950773u},

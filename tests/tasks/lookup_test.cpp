@@ -1,8 +1,11 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <regex>
+#include <set>
 
 #include "tasks/mix.h"
 #include "tasks/support.h"
@@ -125,6 +128,44 @@ TEST(Lookup, MultiKeyHasOthersOfTheSameKind) {
     const Question one = question("lookup", seed, Split::kTrain, {.length = 3000});
     ASSERT_TRUE(std::regex_match(one.answer, m, kQuestion));
     EXPECT_EQ(occurrences(document_of(one), m[1].str() + " of "), 1u) << text_of(one);
+  }
+}
+
+TEST(Lookup, SeveralAreAskedAboutOneText) {
+  static const std::regex kAnswer("The (.*) of (.*) is (.*)\\.");
+  for (const int64_t length : {100, 200, 500, 2000, 20'000}) {
+    size_t answers = 0;
+    for (uint64_t seed = 0; seed < (length > 1000 ? 4u : 100u); ++seed) {
+      const Question q = question("lookup-several", seed, seed % 2 == 0 ? Split::kTrain : Split::kHeldOut,
+                                  {.length = length, .depth = 0.5});
+      const std::string& first = q.messages[0].content;
+      const std::string document = first.substr(0, first.rfind("\n\n"));
+      size_t bytes = 0;
+      std::set<std::string> keys;
+      std::vector<std::string> given;
+      for (size_t i = 0; i < q.messages.size(); ++i) {
+        ASSERT_EQ(q.messages[i].role, i % 2 == 0 ? Role::kUser : Role::kAssistant);
+        bytes += q.messages[i].content.size() + 2;
+        if (i % 2 == 1) given.push_back(q.messages[i].content);
+      }
+      EXPECT_NEAR(static_cast<double>(bytes), static_cast<double>(length), 0.06 * static_cast<double>(length)) << seed;
+      given.push_back(q.answer);
+      for (size_t i = 0; i < given.size(); ++i) {
+        std::smatch m;
+        ASSERT_TRUE(std::regex_match(given[i], m, kAnswer)) << given[i];
+        EXPECT_EQ(occurrences(document, fmt::format("{} of {} is {}.", m[1].str(), m[2].str(), m[3].str())), 1u) << first;
+        EXPECT_EQ(occurrences(q.messages[2 * i].content, m[2].str()), i == 0 ? 2u : 1u) << "its own question's key";
+        EXPECT_TRUE(keys.insert(m[2]).second) << "asked twice";
+        EXPECT_EQ(split_of("look up " + m[2].str()), seed % 2 == 0 ? Split::kTrain : Split::kHeldOut);
+      }
+      answers += given.size();
+      if (length > 10'000) {  // in shorter ones the other facts, which stand anywhere, are most of the text
+        const double at = static_cast<double>(document.find(key_of(q))) / static_cast<double>(document.size());
+        EXPECT_NEAR(at, 0.5, 0.07) << seed;
+      }
+    }
+    const size_t texts = length > 1000 ? 4 : 100;
+    EXPECT_GE(answers, texts * std::clamp<size_t>(static_cast<size_t>(length) / 150, 1, 64)) << length;
   }
 }
 

@@ -78,6 +78,38 @@ TEST_F(Data, TasksAreLearntFromTheAnswerOn) {
   }
 }
 
+// Whatever comes last, with reasoning or without: the turns before it are right too.
+TEST_F(Data, EveryAnswerOfAConversationIsLearnt) {
+  for (const int thinking : {0, 100}) {
+    TaskSettings settings;
+    settings.weights = {{"lookup-several", 1}, {"calculator-result", 1}};
+    settings.thinking_percent = thinking;
+    settings.length = 700;
+    const auto source = make_task_source(settings, 1, *tokenizer, 0.25).value();
+    size_t most = 0, calls = 0;
+    for (int64_t n = 0; n < 12; ++n) {
+      const TokenExample e = source->example(0, n).value();
+      const std::string text = learnt(e), all = tokenizer->decode(e.tokens);
+      const auto count = [](const std::string& in, std::string_view part) {
+        size_t times = 0;
+        for (size_t at = 0; (at = in.find(part, at)) != std::string::npos; ++at) ++times;
+        return times;
+      };
+      const size_t turns = count(all, "<｜end▁of▁sentence｜>");
+      EXPECT_EQ(count(text, "<｜end▁of▁sentence｜>"), turns) << all;
+      EXPECT_EQ(count(text, "<｜User｜>"), 0u) << text;
+      EXPECT_EQ(count(text, "<｜tool▁output▁begin｜>"), 0u) << text;
+      calls += count(text, "<｜tool▁call▁begin｜>");
+      most = std::max(most, turns);
+      if (thinking == 100 && turns > 1 && count(all, "<｜tool▁call▁begin｜>") == 0) {
+        EXPECT_EQ(count(text, "</think>"), 1u) << "the last turn's; of the others it is read";
+      }
+    }
+    EXPECT_GE(most, 4u);
+    EXPECT_GE(calls, 1u);
+  }
+}
+
 TEST_F(Data, BatchDependsOnItsStepAlone) {
   const auto source = tasks(), again = tasks();
   const Batch third = make_batch(*source, 3, 2000, 512).value();
