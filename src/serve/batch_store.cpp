@@ -193,6 +193,21 @@ Status BatchStore::insert(const StoredFile& file) {
   return row.run(file.id, file.key, file.filename, file.purpose, file.bytes, file.created);
 }
 
+ApiResult<void> BatchStore::reserve(int64_t bytes) {
+  const std::lock_guard lock(mutex_);
+  const auto stored = database_.integer("SELECT coalesce(sum(bytes), 0) FROM files");
+  if (!stored) return tl::unexpected(disk_error(stored.error()));
+  const int64_t taken = *stored + arriving_;
+  if (taken + bytes > most_bytes_)
+    return tl::unexpected(ApiError{413,
+                                   fmt::format("the file has {} bytes, and of the {} bytes that this server keeps for "
+                                               "files {} are taken: delete some, DELETE /v1/files/ID",
+                                               bytes, most_bytes_, taken),
+                                   "file", "storage_full"});
+  arriving_ += bytes;
+  return {};
+}
+
 ApiResult<StoredFile> BatchStore::add_file(std::string_view key, std::string_view filename, std::string_view purpose,
                                            std::string_view content) {
   StoredFile file{.id = random_id("file-"),
@@ -201,20 +216,11 @@ ApiResult<StoredFile> BatchStore::add_file(std::string_view key, std::string_vie
                   .purpose = std::string(purpose),
                   .bytes = static_cast<int64_t>(content.size()),
                   .created = now()};
-  const auto used = [&]() -> Result<int64_t> {
-    const std::lock_guard lock(mutex_);
-    return database_.integer("SELECT coalesce(sum(bytes), 0) FROM files");
-  }();
-  if (!used) return tl::unexpected(disk_error(used.error()));
-  if (*used + file.bytes > most_bytes_)
-    return tl::unexpected(ApiError{413,
-                                   fmt::format("the file has {} bytes, and of the {} bytes that this server keeps for "
-                                               "files {} are taken: delete some, DELETE /v1/files/ID",
-                                               file.bytes, most_bytes_, *used),
-                                   "file", "storage_full"});
-  if (const Status written = write_file_atomically(path_of(file.id), content); !written)
-    return tl::unexpected(disk_error(written.error()));
+  FATHOM_RETURN_IF_ERROR(reserve(file.bytes));
+  const Status written = write_file_atomically(path_of(file.id), content);
   const std::lock_guard lock(mutex_);
+  arriving_ -= file.bytes;
+  if (!written) return tl::unexpected(disk_error(written.error()));
   if (const Status entered = insert(file); !entered) {
     std::error_code none;
     fs::remove(path_of(file.id), none);

@@ -90,11 +90,13 @@ class BatchStore {
   BatchStore(std::filesystem::path folder, int64_t most_bytes, Database database);
   Status delete_leftovers() const;
   Status insert(const StoredFile& file);
+  ApiResult<void> reserve(int64_t bytes);  // 413: there is no room for so many
 
   const std::filesystem::path folder_;
   const int64_t most_bytes_;
-  mutable std::mutex mutex_;  // guards the database
+  mutable std::mutex mutex_;  // guards what follows
   mutable Database database_;
+  int64_t arriving_ = 0;  // bytes of files that are being written and not yet entered
 };
 
 }  // namespace fathom

@@ -4,6 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "serve/support.h"
 #include "support/temp_dir.h"
 
@@ -87,6 +91,25 @@ TEST_F(BatchStoreTest, NoMoreThanThereIsRoomFor) {
   add("b", "12345");
 }
 
+TEST_F(BatchStoreTest, NorForFilesThatComeAtOnce) {
+  open(1000);
+  std::atomic<int> kept = 0, refused = 0;
+  {
+    std::vector<std::jthread> threads;
+    for (int i = 0; i < 8; ++i)
+      threads.emplace_back([&] {
+        for (int j = 0; j < 4; ++j) {
+          const auto file = store->add_file("a", "name", "batch", std::string(300, 'x'));
+          if (!file) EXPECT_EQ(file.error().status, 413) << file.error().message;
+          ++(file ? kept : refused);
+        }
+      });
+  }
+  EXPECT_EQ(kept, 3);
+  EXPECT_EQ(refused, 29);
+  EXPECT_EQ(store->files("a", "", {.most = 100})->items.size(), 3u);
+}
+
 TEST_F(BatchStoreTest, ABatchIsAsItWasWrittenLast) {
   open();
   const StoredFile input = add("a", "x");
@@ -137,7 +160,7 @@ TEST_F(BatchStoreTest, WhatACrashLeftIsDeleted) {
 }
 
 TEST_F(BatchStoreTest, AFullDiskCostsTheUploadAlone) {
-  open(1 << 20);
+  open(6000);
   const StoredFile kept = add("a", "x");
   {
     const test::FullDisk full(1000);
