@@ -10,6 +10,8 @@ namespace fathom::grammar_limits {
 inline constexpr uint32_t kMaxDepth = 64;
 // Nodes of one grammar: a schema of OpenAI's largest size (5,000 properties) takes some 60,000.
 inline constexpr size_t kMaxNodes = 150'000;
+// Parts that begin one within another with no byte between, such as alternatives of alternatives: read one within another too.
+inline constexpr uint32_t kMaxFirst = 1'000;
 // States of all byte automata of one grammar (names, values of enum, numbers); some 40 bytes each.
 inline constexpr size_t kMaxByteStates = 1'000'000;
 // Properties of one object; in a row, each optional one is a case of its own at every place where it may come.

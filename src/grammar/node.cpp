@@ -1,6 +1,7 @@
 #include "grammar/node.h"
 
 #include <algorithm>
+#include <deque>
 #include <utility>
 
 namespace fathom {
@@ -83,56 +84,63 @@ Status NodePool::finish() {
   return {};
 }
 
-// The least fixed point from above: everything is impossible until a text is found.
+// The least fixed point from above: everything is impossible until a text is found. What depends on a node that changed is
+// looked at again.
 void NodePool::find_min_depth() {
-  for (Node& node : nodes_) node.min_depth = kImpossible;
+  std::vector<std::vector<uint32_t>> users(nodes_.size());
+  std::deque<uint32_t> waiting;
+  std::vector<bool> waits(nodes_.size(), true);
+  for (Node& node : nodes_) {
+    node.min_depth = kImpossible;
+    for (const Node* child : node.children) users[child->id].push_back(node.id);
+    if (node.other != nullptr) users[node.other->id].push_back(node.id);
+    waiting.push_back(node.id);
+  }
   const auto deepest = [](const std::vector<const Node*>& nodes) {
     uint32_t depth = 0;
     for (const Node* node : nodes) depth = std::max(depth, node->min_depth);
     return depth;
   };
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (Node& node : nodes_) {
-      uint32_t depth = kImpossible;
-      switch (node.kind) {
-        case Kind::kBytes:
-        case Kind::kText:
-          depth = 0;  // automata are made only with a text
-          break;
-        case Kind::kConcat:
-          depth = deepest(node.children);
-          break;
-        case Kind::kAlternatives:
-          for (const Node* child : node.children) depth = std::min(depth, child->min_depth);
-          break;
-        case Kind::kRepeat:
-          depth = node.at_least > 0 ? node.children[0]->min_depth : 0;
-          break;
-        case Kind::kNest:
-          depth = std::min(kImpossible, node.children[0]->min_depth + 1);
-          break;
-        case Kind::kMembers:
-          for (uint32_t room = 0; room < kImpossible && depth == kImpossible; ++room) {
-            if (members_possible(node, 0, node.at_least, node.at_most, room)) depth = room;
-          }
-          break;
-        case Kind::kReference:
-          depth = node.children[0]->min_depth;
-          break;
-      }
-      if (depth < node.min_depth) {
-        node.min_depth = depth;
-        changed = true;
-      }
+  const auto depth_of = [&](const Node& node) {
+    uint32_t depth = kImpossible;
+    switch (node.kind) {
+      case Kind::kBytes:
+      case Kind::kText:
+        return 0u;  // automata are made only with a text
+      case Kind::kConcat:
+        return deepest(node.children);
+      case Kind::kAlternatives:
+        for (const Node* child : node.children) depth = std::min(depth, child->min_depth);
+        return depth;
+      case Kind::kRepeat:
+        return node.at_least > 0 ? node.children[0]->min_depth : 0;
+      case Kind::kNest:
+        return std::min(kImpossible, node.children[0]->min_depth + 1);
+      case Kind::kMembers:
+        for (uint32_t room = 0; room < kImpossible && depth == kImpossible; ++room)
+          if (members_possible(node, 0, node.at_least, node.at_most, room)) depth = room;
+        return depth;
+      case Kind::kReference:
+        return node.children[0]->min_depth;
     }
+    return depth;
+  };
+  for (; !waiting.empty(); waiting.pop_front()) {
+    Node& node = nodes_[waiting.front()];
+    waits[node.id] = false;
+    const uint32_t depth = depth_of(node);
+    if (depth >= node.min_depth) continue;
+    node.min_depth = depth;
+    for (const uint32_t user : users[node.id])
+      if (!waits[user]) waits[user] = true, waiting.push_back(user);
   }
 }
 
-// Walks along what may come first in a node; a cycle there would never reach a byte.
+// Walks along what may come first in a node; a cycle there would never reach a byte, and a long way takes a deep stack.
 Status NodePool::check_references() const {
   enum : uint8_t { kNew, kOpen, kDone };
   std::vector<uint8_t> seen(nodes_.size(), kNew);
+  std::vector<uint32_t> longest(nodes_.size(), 1);  // way down from there
   struct Open {
     const Node* node;
     size_t child;
@@ -150,6 +158,13 @@ Status NodePool::check_references() const {
       if (path.back().child == count) {
         seen[node->id] = kDone;
         path.pop_back();
+        if (longest[node->id] > grammar_limits::kMaxFirst)
+          return fail("more than {} alternatives and references within one another, with no value in between",
+                      grammar_limits::kMaxFirst);
+        if (!path.empty()) {
+          uint32_t& above = longest[path.back().node->id];
+          above = std::max(above, longest[node->id] + 1);
+        }
         continue;
       }
       const Node* child = node->children[path.back().child++];
@@ -163,6 +178,7 @@ Status NodePool::check_references() const {
         }
         return fail("a reference refers to itself with no value in between");
       }
+      if (seen[child->id] == kDone) longest[node->id] = std::max(longest[node->id], longest[child->id] + 1);
       if (seen[child->id] == kNew) {
         seen[child->id] = kOpen;
         path.push_back({child, 0});

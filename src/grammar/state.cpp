@@ -59,12 +59,17 @@ StatePtr TailStore::intern(State&& state) {
   return made;
 }
 
+void Stepper::begin() {
+  left_.clear();
+  expanded_.clear();
+  joined_.clear();
+  joined_holders_.clear();
+}
+
 StatePtr Stepper::start(const Node* root) {
   Cells cells;
   bool accepts = false;
-  left_.clear();
-  joined_.clear();
-  joined_holders_.clear();
+  begin();
   expand(root, 0, the_end(), cells, accepts);
   return make(std::move(cells), accepts);
 }
@@ -72,9 +77,7 @@ StatePtr Stepper::start(const Node* root) {
 StatePtr Stepper::step(const State& state, uint8_t byte, bool mark) {
   Cells cells;
   bool accepts = false;
-  left_.clear();
-  joined_.clear();
-  joined_holders_.clear();
+  begin();
   for (const Cell& cell : state.cells) {
     if (cell.node->kind == Kind::kBytes) {
       const uint32_t next = cell.node->bytes->next(cell.position, byte, mark);
@@ -107,8 +110,8 @@ StatePtr Stepper::step(const State& state, uint8_t byte, bool mark) {
 
 // Whatever may be next when the text of a tail's predecessor is complete.
 void Stepper::leave(const StatePtr& tail, Cells& out, bool& accepts) {
-  if (std::ranges::find(left_, tail.get()) != left_.end()) return;
-  left_.push_back(tail.get());
+  if (std::ranges::find(left_, tail) != left_.end()) return;
+  left_.push_back(tail);
   accepts = accepts || tail->accepts;
   for (const Cell& cell : tail->cells) expand_frame(cell, out, accepts);
 }
@@ -126,13 +129,13 @@ void Stepper::expand(const Node* node, uint32_t depth, const StatePtr& tail, Cel
       if (node->at_least == 0 && node->text->accepts(0)) leave(tail, out, accepts);
       break;
     case Kind::kAlternatives:
+    case Kind::kReference:
+      // There may be exponentially many ways to one of them.
+      if (!expanded_.emplace(node, depth, tail).second) return;
       for (const Node* child : node->children) expand(child, depth, tail, out, accepts);
       break;
     case Kind::kNest:
       expand(node->children[0], depth + 1, tail, out, accepts);
-      break;
-    case Kind::kReference:
-      expand(node->children[0], depth, tail, out, accepts);
       break;
     case Kind::kConcat:
     case Kind::kRepeat:

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <tuple>
 #include <unordered_map>
@@ -68,6 +69,7 @@ class Stepper {
  private:
   using Cells = std::vector<Cell>;
 
+  void begin();
   void expand(const Node* node, uint32_t depth, const StatePtr& tail, Cells& out, bool& accepts);
   void expand_frame(const Cell& frame, Cells& out, bool& accepts);
   void expand_members(const Cell& frame, Cells& out, bool& accepts);
@@ -78,7 +80,10 @@ class Stepper {
   void sort_and_merge(Cells& cells);
 
   TailStore* store_;
-  std::vector<const State*> left_;                                    // tails already expanded in this step
+  // Expanded already in this step: tails, and alternatives and references with what follows them. Held, so that no address
+  // stands for another one meanwhile.
+  std::vector<StatePtr> left_;
+  std::set<std::tuple<const Node*, uint32_t, StatePtr>> expanded_;
   std::map<std::pair<const State*, const State*>, StatePtr> joined_;  // in this step, with what keeps the keys alive
   std::vector<StatePtr> joined_holders_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "base/quote.h"
@@ -106,6 +107,26 @@ CharacterClasses CharacterClasses::of_sets(std::span<const CharacterSet> sets) {
     at = events[e].at;
   }
   result.count = static_cast<uint32_t>(ids.size());
+  return result;
+}
+
+CharacterClasses CharacterClasses::of_characters(const std::set<char32_t>& characters) {
+  CharacterClasses result;
+  result.starts.clear();
+  result.classes.clear();
+  result.count = 1;
+  char32_t at = 0;
+  const auto others = [&] {
+    result.starts.push_back(at);
+    result.classes.push_back(0);
+  };
+  for (const char32_t c : characters) {
+    if (at < c) others();
+    result.starts.push_back(c);
+    result.classes.push_back(result.count++);
+    at = c + 1;
+  }
+  if (at <= kLastCharacter) others();
   return result;
 }
 
@@ -240,7 +261,7 @@ TextDfa text_without(std::u32string_view part) {
 
 Result<TextDfa> all_but(std::span<const std::string> texts) {
   if (texts.empty()) return TextDfa::any();
-  std::map<char32_t, uint32_t> characters;  // that occur: each a class of its own
+  std::set<char32_t> characters;  // that occur: each a class of its own
   std::vector<std::u32string> decoded;
   for (std::string_view text : texts) {
     std::u32string& out = decoded.emplace_back();
@@ -248,14 +269,12 @@ Result<TextDfa> all_but(std::span<const std::string> texts) {
       const Utf8Step step = utf8_step(text);
       if (step.kind != Utf8Kind::kValid) return fail("not UTF-8: {}", in_quotes(text));
       out += utf8_decode(text.substr(0, step.size));
-      characters.try_emplace(out.back(), 0);
+      characters.insert(out.back());
       text.remove_prefix(step.size);
     }
   }
-  std::vector<CharacterSet> sets;
-  for (const auto& [c, id] : characters) sets.push_back({{c, c}});
   TextDfa result;
-  if (!sets.empty()) result.classes = CharacterClasses::of_sets(sets);
+  result.classes = CharacterClasses::of_characters(characters);
   const uint32_t classes = result.classes.count;
   // State 1 is beyond all texts; the others are the beginnings of texts.
   result.table.assign(2 * classes, 1);

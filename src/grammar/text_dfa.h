@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -45,6 +46,8 @@ struct CharacterClasses {
 
   uint32_t of(char32_t c) const;
   static CharacterClasses of_sets(std::span<const CharacterSet> sets);
+  // A class for each, and one, 0, for all others.
+  static CharacterClasses of_characters(const std::set<char32_t>& characters);
   bool operator==(const CharacterClasses&) const = default;
 };
 

@@ -119,6 +119,47 @@ TEST(Grammar, AmbiguousRecursionStaysSmall) {
   EXPECT_FALSE(grammar->accepts(open + "[],1" + std::string(60, ']')));
 }
 
+// Each level is twice the next one: 2^60 ways to the same null.
+TEST(Grammar, WaysToTheSameAreGoneOnce) {
+  Json document = {{"$ref", "#/$defs/a0"}, {"$defs", Json::object()}};
+  for (int i = 0; i < 60; ++i) {
+    const Json next = i == 59 ? Json{{"type", "null"}} : Json{{"$ref", fmt::format("#/$defs/a{}", i + 1)}};
+    document["$defs"][fmt::format("a{}", i)]["anyOf"] = Json::array({next, next});
+  }
+  const auto grammar = schema(document.dump());
+  EXPECT_TRUE(grammar->accepts("null"));
+  EXPECT_FALSE(grammar->accepts("nul"));
+}
+
+// An object without members is read in one step: what follows it in the first alternative is made and gone before the second.
+TEST(Grammar, AlternativesOfTheSameBeginningAreAllKept) {
+  const auto grammar = schema(R"({"anyOf":[
+      {"type":"object","properties":{"a":{"type":"object","additionalProperties":false}},"required":["a"],
+       "additionalProperties":false},
+      {"type":"object","properties":{"a":{"type":"object","additionalProperties":false},"c":{"type":"integer"}},
+       "required":["a","c"],"additionalProperties":false}]})");
+  EXPECT_TRUE(grammar->accepts(R"({"a":{}})"));
+  EXPECT_TRUE(grammar->accepts(R"({"a":{},"c":1})"));
+  EXPECT_FALSE(grammar->accepts(R"({"a":{},"b":1})"));
+}
+
+TEST(Grammar, LargeSchemasTakeTheTimeOfTheirSize) {
+  Json chain = Json::parse(R"({"$ref":"#/$defs/a0"})");
+  for (int i = 0; i < 2'000; ++i)
+    chain["$defs"][fmt::format("a{}", i)] =
+        Json::parse(fmt::format(R"({{"anyOf":[{{"type":"null"}},{{"$ref":"#/$defs/a{}"}}]}})", (i + 1) % 2'000));
+  EXPECT_THAT(refusal(chain.dump()), HasSubstr("refers to itself"));
+  chain["$defs"]["a1999"] = Json::parse(R"({"type":"boolean"})");
+  EXPECT_THAT(refusal(chain.dump()), HasSubstr("1000 alternatives and references within one another"));
+  std::string name;
+  for (uint32_t c = 0x4E00; c < 0x4E00 + 20'000; ++c)
+    name += {static_cast<char>(0xE0 | c >> 12), static_cast<char>(0x80 | (c >> 6 & 63)),
+             static_cast<char>(0x80 | (c & 63))};
+  Json wide = Json::parse(R"({"type":"object"})");
+  wide["properties"][name] = true;
+  EXPECT_THAT(refusal(wide.dump()), HasSubstr("make it simpler"));
+}
+
 TEST(Grammar, OnlyObjects) {
   const auto grammar = schema(R"({"properties":{"a":{"type":"integer"}}})", {.only_objects = true});
   EXPECT_TRUE(grammar->accepts(R"({"a":1})"));
