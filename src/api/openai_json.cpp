@@ -9,6 +9,7 @@ std::string_view openai_finish_reason(FinishReason reason) {
     case FinishReason::kLength:
       return "length";
     case FinishReason::kCancelled:
+    case FinishReason::kFailed:
       return "insufficient_system_resource";
   }
   return "";

@@ -96,6 +96,14 @@ class Verifier {
       case DType::kF32:
         break;
     }
+    // Both are multiplied with the same input, in one pass.
+    if (constexpr std::string_view kUp = ".up_proj.weight"; expected.name.ends_with(kUp)) {
+      const std::string gate = expected.name.substr(0, expected.name.size() - kUp.size()) + ".gate_proj.weight";
+      const TensorEntry* other = table_.find(gate);
+      if (other && other->dtype != weight->dtype)
+        problems_.add("{}: found {}, expected {} as in {}", expected.name, dtype_name(weight->dtype),
+                      dtype_name(other->dtype), gate);
+    }
     if (sound && !expected.shared_copy) out_.tensors.push_back({std::move(expected), weight, scale});
   }
 

@@ -57,12 +57,13 @@ std::string Answer::push(std::span<const float> logits) {
   const bool ends =
       (id == engine_.config().eos_token_id && !request_.ignore_eos) ||
       std::find(request_.stop_tokens.begin(), request_.stop_tokens.end(), id) != request_.stop_tokens.end();
-  std::string text = ends ? "" : stops_.push(decoder_.push(id));
-  if (matcher_ && !ends) {
-    FATHOM_CHECK(matcher_->accept(id), "token {} was sampled, and is not allowed", id);
-  } else if (!matcher_ && id == end_of_reasoning_) {
-    begin_grammar();
+  // Where logits are no numbers, any token may come out of them.
+  if (!std::isfinite(logits[static_cast<size_t>(id)]) || (matcher_ && !ends && !matcher_->accept(id))) {
+    result_.finish = FinishReason::kFailed;
+    return {};
   }
+  std::string text = ends ? "" : stops_.push(decoder_.push(id));
+  if (!matcher_ && !ends && id == end_of_reasoning_) begin_grammar();
   if (ends || stops_.matched() || (matcher_ && matcher_->finished()))
     result_.finish = FinishReason::kStop, result_.stop = stops_.match();
   else if (tokens() == limit_)

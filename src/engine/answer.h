@@ -28,7 +28,7 @@ class Answer {
   // A draft of the next token, from another's guess of its logits (V): what would be taken if they were right. It has the
   // random number of that token, so a guess that is close in distribution is mostly the same token.
   int32_t foresee(std::span<const float> logits) { return sampler_.foresee(logits, allowed()); }
-  // An end-of-sentence token, a stop string, or the longest length.
+  // An end-of-sentence token, a stop string, the longest length, or a failure.
   bool ended() const { return result_.finish != FinishReason::kCancelled; }
   int64_t tokens() const { return static_cast<int64_t>(result_.tokens.size()); }
   int64_t room() const { return limit_ - tokens(); }

@@ -40,6 +40,7 @@ Result<int64_t> Batcher::submit(BatchRequest request) {
   if (group->request.prompt_logprobs)
     group->prompt_logprobs =
         std::make_shared<std::vector<SampledToken>>(1, SampledToken{.id = group->request.generation.prompt[0]});
+  ++stats_.unbegun;
   waiting_.begin(group->request.client);
   wait(std::make_unique<Sequence>(engine_, group, 0));
   return group->id;
@@ -56,6 +57,7 @@ bool Batcher::cancel(int64_t id) {
   if (ended.empty()) return false;
   // Choices that wait for the first one's prompt have not begun.
   const std::shared_ptr<Group> group = ended.front()->group;
+  if (!std::exchange(group->begun, true)) --stats_.unbegun;
   if (std::ranges::any_of(ended, [](const auto& s) { return s->splits; }))
     for (int64_t choice = 1; choice < group->request.choices; ++choice)
       ended.push_back(std::make_unique<Sequence>(engine_, group, choice));
@@ -82,7 +84,10 @@ void Batcher::wait(std::unique_ptr<Sequence> s) {
 
 void Batcher::begin(std::unique_ptr<Sequence> s) {
   s->put_back = false;
-  if (!std::exchange(s->group->begun, true)) s->group->request.on_begin();
+  if (!std::exchange(s->group->begun, true)) {
+    --stats_.unbegun;
+    s->group->request.on_begin();
+  }
   const auto place = std::ranges::find_if(running_, [&](const auto& other) { return s->goes_before(*other); });
   running_.insert(place, std::move(s));
 }
@@ -120,9 +125,18 @@ bool Batcher::has_room_for(Sequence& s) {
   return need <= spare;
 }
 
+// On disk the ends of texts are to go first: without its beginning no block of a text is ever found.
+void Batcher::touch_stored(const Sequence& s) {
+  if (!settings_.store || s.named == 0) return;
+  std::vector<BlockKey> keys(s.keys.begin(), s.keys.begin() + s.named);
+  std::ranges::reverse(keys);
+  settings_.store->touch(keys);
+}
+
 // Gives up its room; its whole blocks stay findable as long as nothing else needs theirs.
 void Batcher::put_back(Sequence& s) {
   name_blocks(s, /*answers_too=*/true);
+  touch_stored(s);
   s.kv.truncate(0);
   s.rows = 0;
   s.named = 0;
@@ -224,7 +238,10 @@ void Batcher::name_blocks(Sequence& s, bool answers_too) {
     const BlockKey& key = key_of(s, s.named);
     const int32_t block = s.kv.blocks()[s.named];
     pool.name(block, key);
-    if (!settings_.store || settings_.store->contains(key)) continue;
+    // What does not fit with all before it would only push those out.
+    if (!settings_.store || s.named >= settings_.store->most_blocks(pool.block_bytes()) ||
+        settings_.store->contains(key))
+      continue;
     const auto parts = pool.parts(block);
     settings_.store->put(key, std::vector<std::span<const std::byte>>(parts.begin(), parts.end()));
   }
@@ -244,6 +261,7 @@ void Batcher::finish(Sequence& s) {
   result.prefill_seconds = seconds(first - group.submitted);
   result.decode_seconds = seconds(now - first);
   ++(s.answer.ended() ? stats_.done : stats_.cancelled);
+  touch_stored(s);
   s.kv.truncate(0);
   group.request.on_done(s.choice, result);
   if (--s.group->unfinished == 0) waiting_.end(group.request.client);

@@ -62,8 +62,9 @@ struct BatcherSettings {
 };
 
 struct BatcherStats {
-  int64_t running = 0, waiting = 0;
-  int64_t loaded_blocks = 0;  // from disk
+  int64_t running = 0, waiting = 0;  // answers
+  int64_t unbegun = 0;               // requests: none of its answers has begun
+  int64_t loaded_blocks = 0;         // from disk
   // Of prompts: read, and found in the cache. A prompt with several choices counts once.
   int64_t read_tokens = 0, cached_tokens = 0;
   int64_t steps = 0, answer_tokens = 0;
@@ -119,8 +120,10 @@ class Batcher {
   bool use_cached(Sequence& s);
   int32_t load(const BlockKey& key);
   void name_blocks(Sequence& s, bool answers_too);
+  void touch_stored(const Sequence& s);
 
   void plan();
+  void share_out(int64_t room);
   void add_part(Sequence& s);
   void take(const Part& part, const Tensor& logits, int64_t& row);
   void score_prompt(const Part& part, const Tensor& logits, int64_t& row);

@@ -15,7 +15,7 @@ struct Batcher::Group {
   int64_t id = 0;
   BatchRequest request;
   BatcherClock::time_point submitted;
-  bool begun = false;      // one of its choices was, whatever became of it
+  bool begun = false;      // one of its choices was, whatever became of it; or it was cancelled before
   int64_t unfinished = 0;  // choices
 
   // Of the prompt's first tokens, where they are wanted. Row i of the prompt says that of token i + 1.

@@ -61,6 +61,35 @@ Step Batcher::gathered_step() const {
   return step;
 }
 
+// Of `room` rows, what each prompt is to have: of one priority all the same, and what one does not need goes to the others. So
+// a short one is not read after a long one that came before it. An answer has one, and one for its draft.
+void Batcher::share_out(int64_t room) {
+  std::vector<Sequence*> prompts;
+  for (const auto& s : running_) {
+    s->planned = 0;
+    if (s->put_back) continue;
+    if (s->answers()) {
+      if (!drafting_) s->draft.reset();
+      s->planned = 1 + s->draft.has_value();
+    } else if (use_cached(*s)) {
+      // Rows of a prompt and rows of an answer, which are written again after it was put back, are not mixed: their
+      // attention has different forms.
+      s->planned = (s->rows < s->prompt_size() ? s->prompt_size() : s->size()) - s->rows;
+      if (s->group->scores()) s->planned = std::min(s->planned, kScoredRows);
+      prompts.push_back(s.get());
+    }
+  }
+  const auto priority = [](const Sequence* s) { return s->group->request.priority; };
+  std::ranges::stable_sort(prompts, [&](const Sequence* a, const Sequence* b) {
+    return priority(a) != priority(b) ? priority(a) > priority(b) : a->planned < b->planned;
+  });
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    const auto equals = std::ranges::count(std::span(prompts).subspan(i), priority(prompts[i]), priority);
+    prompts[i]->planned = std::min(prompts[i]->planned, (room + equals - 1) / equals);
+    room -= prompts[i]->planned;
+  }
+}
+
 // Rows for everything under way, in the order of precedence: who finds no room puts back those after it, none of which
 // has rows yet.
 void Batcher::plan() {
@@ -80,25 +109,10 @@ void Batcher::plan() {
   drafts_pay_ = acceptance > policy_.least_acceptance(drafters_, drafts_pay_) * static_cast<double>(drafters_);
   drafting_ = trial_ == DraftPolicy::Trial::kDrafts || (trial_ == DraftPolicy::Trial::kNone && drafts_pay_);
   load_until_ = settings_.now() + (answers_ > 0 ? kLoadBeside : kLoadAlone);
-  int64_t room = budget_.tokens(answers_);
+  share_out(budget_.tokens(answers_));
   for (const auto& s : running_) {
-    s->planned = 0;
-    if (s->put_back) continue;
-    int64_t count = 1;
-    if (s->answers()) {
-      if (!drafting_) s->draft.reset();
-      count += s->draft.has_value();
-    } else {
-      if (!use_cached(*s)) continue;
-      // Rows of a prompt and rows of an answer, which are written again after it was put back, are not mixed: their
-      // attention has different forms.
-      const int64_t end = s->rows < s->prompt_size() ? s->prompt_size() : s->size();
-      count = std::min(room, end - s->rows);
-      if (s->group->scores()) count = std::min(count, kScoredRows);
-    }
-    if (count == 0 || !make_room(*s, s->rows + count)) continue;
-    s->planned = count;
-    if (!s->answers()) room -= count;
+    const int64_t count = std::exchange(s->planned, 0);
+    if (!s->put_back && count > 0 && make_room(*s, s->rows + count)) s->planned = count;
   }
   for (auto& s : running_)
     if (s->put_back) wait(std::move(s));

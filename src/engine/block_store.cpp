@@ -161,6 +161,11 @@ void set_modified(const FileDescriptor& file, int64_t stamp) {
                              {.tv_sec = stamp / kSecond, .tv_nsec = stamp % kSecond}};
   futimens(file.get(), times);
 }
+void set_modified_at(const FileDescriptor& folder, const std::string& name, int64_t stamp) {
+  const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
+                             {.tv_sec = stamp / kSecond, .tv_nsec = stamp % kSecond}};
+  utimensat(folder.get(), name.c_str(), times, AT_SYMLINK_NOFOLLOW);
+}
 
 }  // namespace
 
@@ -281,6 +286,10 @@ Status BlockStore::scan() {
   return {};
 }
 
+int64_t BlockStore::most_blocks(int64_t content_bytes) const {
+  return settings_.capacity_bytes / on_disk(content_bytes);
+}
+
 bool BlockStore::contains(const BlockKey& key) const {
   const std::lock_guard lock(mutex_);
   return places_.contains(key) || waiting_.contains(key);
@@ -394,9 +403,22 @@ bool BlockStore::read_block(const FileDescriptor& file, const BlockKey& key,
   return header == expected;
 }
 
+void BlockStore::touch(std::span<const BlockKey> keys) {
+  {
+    const std::lock_guard lock(mutex_);
+    for (const BlockKey& key : keys) {
+      const auto place = places_.find(key);
+      if (place == places_.end()) continue;
+      blocks_.splice(blocks_.end(), blocks_, place->second);
+      touched_.emplace_back(key, next_stamp());
+    }
+  }
+  work_.notify_one();
+}
+
 void BlockStore::flush() {
   std::unique_lock lock(mutex_);
-  idle_.wait(lock, [&] { return waiting_.empty(); });
+  idle_.wait(lock, [&] { return waiting_.empty() && touched_.empty() && !writing_; });
 }
 
 BlockStoreStats BlockStore::stats() const {
@@ -407,8 +429,19 @@ BlockStoreStats BlockStore::stats() const {
 void BlockStore::write_queue() {
   std::unique_lock lock(mutex_);
   while (true) {
-    work_.wait(lock, [&] { return stopping_ || !queue_.empty(); });
-    if (queue_.empty()) return;
+    work_.wait(lock, [&] { return stopping_ || !queue_.empty() || !touched_.empty(); });
+    if (queue_.empty() && touched_.empty()) return;
+    if (queue_.empty()) {
+      const auto touched = std::exchange(touched_, {});
+      writing_ = true;
+      lock.unlock();
+      // One that is gone by now, or was read since, loses nothing that matters.
+      for (const auto& [key, stamp] : touched) set_modified_at(folder_, name_of(key), stamp);
+      lock.lock();
+      writing_ = false;
+      if (waiting_.empty() && touched_.empty()) idle_.notify_all();
+      continue;
+    }
     const BlockKey key = queue_.front();
     queue_.pop_front();
     const Content content = waiting_.at(key);
@@ -423,7 +456,7 @@ void BlockStore::write_queue() {
     }
     waiting_.erase(key);
     stats_.queued_bytes -= static_cast<int64_t>(content->size());
-    if (waiting_.empty()) idle_.notify_all();
+    if (waiting_.empty() && touched_.empty()) idle_.notify_all();
   }
 }
 

@@ -9,7 +9,7 @@
 //   the torn ones.
 // - The block files never hold more than `capacity_bytes` together, the one being written included and each rounded up to
 //   whole 4 KiB; the least recently used goes first. Recency survives a restart, as finely as the file system keeps
-//   modification times: `get` sets them.
+//   modification times: `get` sets them, and after `touch` the writing thread.
 // - Troubles of the disk (full, unwritable, unreadable) fail no call: the block is then not cached. They are counted, and
 //   the last is told in words (BlockStoreStats), for the caller to warn of once.
 // - Blocks hold what users wrote, so they are readable by their owner alone.
@@ -39,6 +39,7 @@
 #include <string>
 #include <thread>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "base/file_descriptor.h"
@@ -76,6 +77,9 @@ class BlockStore {
   BlockStore(const BlockStore&) = delete;
   BlockStore& operator=(const BlockStore&) = delete;
 
+  // Of this size, as many as the capacity has room for.
+  int64_t most_blocks(int64_t content_bytes) const;
+
   // Whether `get` would try: from memory, in no time.
   bool contains(const BlockKey& key) const;
 
@@ -89,6 +93,10 @@ class BlockStore {
   // be written is found.
   bool get(const BlockKey& key, std::span<const std::span<std::byte>> pieces);
   bool get(const BlockKey& key, std::span<std::byte> block) { return get(key, {&block, 1}); }
+
+  // They were used, though not by `get`: in this order they go, after all that was used before. What is not on disk is passed
+  // over.
+  void touch(std::span<const BlockKey> keys);
 
   // Until all that was put is a file (or has failed to become one). It survives the process then, not a power cut.
   void flush();
@@ -128,6 +136,8 @@ class BlockStore {
   std::unordered_map<BlockKey, Blocks::iterator, BlockKeyHash> places_;
   std::unordered_map<BlockKey, Content, BlockKeyHash> waiting_;  // in the queue, or being written
   std::deque<BlockKey> queue_;
+  std::deque<std::pair<BlockKey, int64_t>> touched_;  // modification times that are still to be set
+  bool writing_ = false;
   uint64_t last_generation_ = 0;
   int64_t last_stamp_ = 0;  // modification times only grow, whatever the clock does
   BlockStoreStats stats_;

@@ -52,6 +52,9 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::filesystem::path& folder
   if (engine->tokenizer_->vocab_size() > config.vocab_size)
     return fail("{}: tokenizer.json has ids up to {}, config.json a vocab_size of {}; they do not belong together",
                 folder.string(), engine->tokenizer_->vocab_size() - 1, config.vocab_size);
+  if (config.eos_token_id >= engine->tokenizer_->vocab_size())
+    return fail("{}: config.json has an eos_token_id of {}, tokenizer.json ids up to {}; they do not belong together",
+                folder.string(), config.eos_token_id, engine->tokenizer_->vocab_size() - 1);
   int64_t& context = engine->settings_.context;
   if (context < 0 || context > config.max_position_embeddings)
     return fail("context of {} tokens: expected 1 to {} (max_position_embeddings of {})", context,
@@ -86,6 +89,8 @@ std::string_view finish_reason_name(FinishReason reason) {
       return "length";
     case FinishReason::kCancelled:
       return "cancelled";
+    case FinishReason::kFailed:
+      return "failed";
   }
   return "";
 }
@@ -152,6 +157,7 @@ Result<GenerationResult> Session::generate(const GenerationRequest& request, con
     }
     show(answer.push({out.logits.data, static_cast<size_t>(out.logits.cols())}));
   }
+  if (answer.result().finish == FinishReason::kFailed) return fail("{}", kFailedAnswer);
   show(answer.finish());
   GenerationResult result = answer.result();
   result.cached_tokens = cached;

@@ -90,8 +90,12 @@ struct GenerationRequest {
   int64_t top_logprobs = 0;
 };
 
-enum class FinishReason { kStop, kLength, kCancelled };
-std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled"
+// kFailed: the model's logits are no numbers, or its token none that the grammar allows; nothing that it said is to be trusted.
+enum class FinishReason { kStop, kLength, kCancelled, kFailed };
+std::string_view finish_reason_name(FinishReason reason);  // "stop", "length", "cancelled", "failed"
+// What to tell of it.
+inline constexpr const char* kFailedAnswer =
+    "the model computed no numbers: its weights are damaged, or no model's; compare the files with where they are from";
 
 struct GenerationResult {
   std::vector<SampledToken> tokens;  // with the one that ended it, if a token did

@@ -31,7 +31,12 @@ Result<std::string> hash_of_samples(const std::filesystem::path& path) {
   } else {
     taken.assign(bytes.begin(), bytes.end());
   }
-  return fmt::format("{} bytes {}", bytes.size(), hex(XXH3_128bits(taken.data(), taken.size())));
+  // The time tells of a change in place that no sample hits; a copy with another time begins with an empty cache.
+  std::error_code error;
+  const auto changed = std::filesystem::last_write_time(path, error);
+  if (error) return fail("{}: {}", path.string(), error.message());
+  return fmt::format("{} bytes {} of {}", bytes.size(), hex(XXH3_128bits(taken.data(), taken.size())),
+                     changed.time_since_epoch().count());
 }
 
 }  // namespace

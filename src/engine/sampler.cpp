@@ -123,6 +123,8 @@ int32_t Sampler::choose() {
   sort_to(512);
   const auto logit = [&](size_t rank) { return static_cast<double>(logits_[candidate_index(order_[rank])]); };
   const double best = logit(0);
+  if (!std::isfinite(best))
+    return static_cast<int32_t>(candidate_index(order_[0]));  // NaN comes first; for the caller to see
   const auto mass = [&](double x) { return std::exp((x - best) / params_.temperature); };
 
   const size_t limit = params_.top_k > 0 ? std::min(order_.size(), static_cast<size_t>(params_.top_k)) : order_.size();

@@ -56,6 +56,11 @@ bool AnswerStream::finished() const {
   return state_->unfinished == 0 && state_->events.empty();
 }
 
+bool AnswerStream::begun() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->begun.has_value();
+}
+
 double AnswerStream::waited() const {
   const std::lock_guard lock(state_->mutex);
   return std::chrono::duration<double>(state_->begun.value_or(BatcherClock::now()) - state_->submitted).count();
@@ -84,7 +89,7 @@ tl::expected<std::unique_ptr<AnswerStream>, Refusal> Scheduler::submit(BatchRequ
     return tl::unexpected(Refusal{Refusal::Kind::kInvalid, status.error().message});
   std::unique_lock lock(mutex_);
   if (closed_) return tl::unexpected(Refusal{Refusal::Kind::kClosed, "no more requests are taken: closing"});
-  if (stats_.waiting + static_cast<int64_t>(arrivals_.size()) >= settings_.max_waiting)
+  if (is_full())
     return tl::unexpected(
         Refusal{Refusal::Kind::kFull,
                 fmt::format("{} requests wait already, as many as may: try later", settings_.max_waiting)});
@@ -107,7 +112,11 @@ bool Scheduler::call(std::function<void(Batcher&)> job) {
 
 bool Scheduler::full() const {
   const std::lock_guard lock(mutex_);
-  return stats_.waiting + static_cast<int64_t>(arrivals_.size()) >= settings_.max_waiting;
+  return is_full();
+}
+
+bool Scheduler::is_full() const {
+  return stats_.unbegun + static_cast<int64_t>(arrivals_.size()) >= settings_.max_waiting;
 }
 
 bool Scheduler::close(std::chrono::milliseconds wait) {
@@ -137,6 +146,7 @@ void Scheduler::run() {
       jobs.swap(jobs_);
       busy_ = true;
       stats_.waiting += static_cast<int64_t>(arrivals.size());
+      stats_.unbegun += static_cast<int64_t>(arrivals.size());
       stop = stop_;
     }
     for (auto& state : arrivals) {

@@ -38,6 +38,8 @@ class AnswerStream {
   std::optional<AnswerEvent> next(std::chrono::milliseconds wait);
   // All choices are done, and all their events were taken.
   bool finished() const;
+  // It waits no more, or did not until it was cancelled: some of it was computed.
+  bool begun() const;
   // Seconds from when it was submitted until it waited no more: until now if it waits still.
   double waited() const;
   // Prompt tokens that are in the cache, and all.
@@ -92,6 +94,7 @@ class Scheduler {
   BatcherStats stats() const;
 
  private:
+  bool is_full() const;  // with the mutex held
   void run();
   static void begin(Batcher& batcher, const std::shared_ptr<AnswerStream::State>& state);
 

@@ -56,6 +56,7 @@ class Examiner {
 
  private:
   Status done(const Ask& ask, const GenerationResult& result, const ChatReply& reply) {
+    if (result.finish == FinishReason::kFailed) return fail("{}", kFailedAnswer);
     const EvalQuestion& asked = questions_[ask.question];
     EvalAnswer answer{.question = asked.id, .task = asked.question.task};
     answer.thinking = ask.thinking;

@@ -141,6 +141,17 @@ TEST(WeightStore, AcceptsAnyOfTheThreeFormats) {
   EXPECT_EQ(error_of(builder), "no error");
 }
 
+TEST(WeightStore, GateAndUpHaveOneFormat) {
+  CheckpointBuilder builder(tiny_config());
+  const std::string name = "model.layers.1.mlp.experts.2.up_proj.weight";
+  BuiltTensor& up = builder.at(name);
+  up.dtype = DType::kBF16;
+  up.bytes.assign(up.bytes.size() * 2, std::byte{0});
+  builder.remove(name + "_scale_inv");
+  EXPECT_THAT(error_of(builder),
+              HasSubstr(name + ": found BF16, expected F8_E4M3 as in model.layers.1.mlp.experts.2.gate_proj.weight"));
+}
+
 TEST(WeightStore, MtpCopiesMayBeAbsentButNotMisshapen) {
   CheckpointBuilder builder(tiny_config());
   builder.remove("model.layers.2.embed_tokens.weight");

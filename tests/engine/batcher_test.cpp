@@ -524,6 +524,59 @@ TEST_F(BatcherTest, ClientsAreServedInTurn) {
   EXPECT_LE(order.rfind('b'), 4u) << order;
 }
 
+TEST_F(BatcherTest, AShortPromptIsNotReadAfterALongOne) {
+  const auto engine = open_sample({.context = 8192, .chunk = 64});
+  Batcher batcher(*engine);
+  GenerationRequest long_one = request(*engine, "hello");
+  while (long_one.prompt.size() < 4000) long_one.prompt.push_back(long_one.prompt[long_one.prompt.size() % 7 + 1]);
+  int64_t read = 0;
+  bool done = false;
+  BatchRequest first;
+  first.generation = long_one;
+  first.on_prefill = [&](int64_t rows, int64_t) { read = rows; };
+  ASSERT_TRUE(batcher.submit(std::move(first)));
+  ASSERT_TRUE(batcher.step());
+  BatchRequest second;
+  second.generation = request(*engine, "hello");
+  second.generation.max_tokens = 3;
+  second.on_done = [&](int64_t, const GenerationResult&) { done = true; };
+  ASSERT_TRUE(batcher.submit(std::move(second)));
+  while (!done) ASSERT_TRUE(batcher.step());
+  EXPECT_GT(read, 0);
+  EXPECT_LT(read, 1000) << "the long prompt is far from read";
+  drain(batcher);
+}
+
+// With less room on disk than a text takes, its beginning is what stays: without that nothing of it is ever found.
+TEST_F(BatcherTest, TheBeginningsOfTextsStayOnDisk) {
+  const TempDir folder;
+  const auto engine = open_sample({.context = 2048, .cache = 2048, .chunk = 256});
+  GenerationRequest r = request(*engine, "hello");
+  while (r.prompt.size() < 1000) r.prompt.push_back(r.prompt[r.prompt.size() % 7 + 1]);
+  r.max_tokens = 2;
+  const int64_t block = 4096 + engine->kv_pool().block_bytes() / 4096 * 4096 + 4096;
+  for (const bool again : {false, true}) {
+    const auto fresh = open_sample({.context = 2048, .cache = 2048, .chunk = 256});
+    const auto store =
+        BlockStore::open({.folder = folder.path(), .capacity_bytes = 10 * block, .queue_bytes = 64 << 20});
+    ASSERT_TRUE(store) << store.error().message;
+    Batcher batcher(*fresh, {.store = store->get(), .identity = cache_identity(*fresh).value()});
+    // A second time, so that blocks are touched that are on disk by then.
+    for (int i = 0; i < 2; ++i) {
+      BatchRequest b;
+      b.generation = r;
+      int64_t cached = -1;
+      b.on_done = [&](int64_t, const GenerationResult& result) { cached = result.cached_tokens; };
+      ASSERT_TRUE(batcher.submit(std::move(b)));
+      drain(batcher);
+      (*store)->flush();
+      if (again && i == 0) {
+        EXPECT_GE(cached, 9 * kBlockTokens) << "from disk";
+      }
+    }
+  }
+}
+
 TEST_F(BatcherTest, RequestsThatCannotBeAreErrors) {
   const auto engine = open_sample({.context = 512});
   Batcher batcher(*engine);

@@ -141,6 +141,31 @@ TEST(BlockStore, TheLeastRecentlyUsedGoesFirst) {
   EXPECT_EQ(store->stats().damaged, 0);
 }
 
+TEST(BlockStore, WhatIsTouchedStaysInThatOrder) {
+  const TempDir folder;
+  const auto keys = [](std::vector<int64_t> numbers) {
+    std::vector<BlockKey> list;
+    for (const int64_t i : numbers) list.push_back(key(i));
+    return list;
+  };
+  {
+    const auto store = open_store(folder.path(), 6 * kUnit + 100);
+    for (int64_t i = 0; i < 6; ++i) store->put(key(i), content(i));
+    store->flush();
+    store->touch(keys({3, 77, 2, 1, 0}));  // 77 was never there; 4 and 5 are the oldest now
+    store->put(key(6), content(6));
+    store->put(key(7), content(7));
+    store->flush();
+    for (int64_t i : {4, 5}) EXPECT_FALSE(store->contains(key(i))) << i;
+    for (int64_t i : {0, 1, 2, 3, 6, 7}) EXPECT_TRUE(store->contains(key(i))) << i;
+    store->touch(keys({1, 0}));
+    store->flush();
+  }
+  const auto store = open_store(folder.path(), 4 * kUnit + 100);  // after a restart, too: 3 and 2 go
+  for (int64_t i : {2, 3}) EXPECT_FALSE(store->contains(key(i))) << i;
+  for (int64_t i : {0, 1, 6, 7}) EXPECT_TRUE(store->contains(key(i))) << i;
+}
+
 TEST(BlockStore, RecencySurvivesARestart) {
   const TempDir folder;
   {

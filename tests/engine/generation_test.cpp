@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -14,9 +16,12 @@
 #include <vector>
 
 #include "base/file.h"
+#include "engine/batcher.h"
 #include "engine/engine.h"
+#include "grammar/grammar.h"
 #include "support/compare.h"
 #include "support/isa.h"
+#include "support/temp_dir.h"
 #include "text/chat.h"
 #include "text/chat_parser.h"
 
@@ -361,10 +366,78 @@ TEST_F(SessionTest, DefaultSamplingIsTheCheckpointsOwn) {
   EXPECT_EQ(engine->default_sampling().top_p, file.value("top_p", 0.95));
 }
 
+// The sample model in a folder where it may be damaged.
+class Damaged : public testing::Test {
+ protected:
+  Damaged() {
+    for (const auto& entry : std::filesystem::directory_iterator(kSample))
+      std::filesystem::copy_file(entry.path(), folder.path() / entry.path().filename());
+  }
+  // As a disk or a bad download may leave them: all ones are no number in any format of weights. Values of matrices are not looked at before they are used.
+  void spoil_head() {
+    for (const auto& entry : std::filesystem::directory_iterator(folder.path())) {
+      if (entry.path().extension() != ".safetensors") continue;
+      std::fstream file(entry.path(), std::ios::binary | std::ios::in | std::ios::out);
+      uint64_t size = 0;
+      file.read(reinterpret_cast<char*>(&size), sizeof size);
+      std::string header(size, ' ');
+      file.read(header.data(), static_cast<std::streamsize>(size));
+      const auto json = nlohmann::json::parse(header);
+      if (!json.contains("lm_head.weight")) continue;
+      const auto& at = json["lm_head.weight"]["data_offsets"];
+      const auto begin = at[0].get<uint64_t>(), end = at[1].get<uint64_t>();
+      file.seekp(static_cast<std::streamoff>(sizeof size + size + begin));
+      file << std::string(end - begin, '\xff');
+      return;
+    }
+    FAIL() << "there is no such tensor";
+  }
+
+  TempDir folder;
+};
+
+TEST_F(Damaged, WeightsThatAreNoNumbersEndTheAnswerAlone) {
+  spoil_head();
+  const auto engine = std::move(Engine::open(folder.path(), {.threads = 1, .context = 512}).value());
+  for (const double temperature : {0.0, 1.0}) {
+    GenerationRequest request;
+    request.prompt = engine->tokenizer().encode("<｜begin▁of▁sentence｜>hello").value();
+    request.sampling.temperature = temperature;
+    request.max_tokens = 5;
+    const std::atomic<bool> never = false;
+    Session session(*engine);
+    EXPECT_THAT(session.generate(request, {}, never).error().message, HasSubstr("computed no numbers"));
+
+    // Structured output has no place for such a token: it ends as well, and the others go on.
+    request.grammar = Grammar::any_json_object().value();
+    Batcher batcher(*engine);
+    std::optional<GenerationResult> result;
+    BatchRequest batch;
+    batch.generation = request;
+    batch.on_done = [&](int64_t, const GenerationResult& r) { result = r; };
+    ASSERT_TRUE(batcher.submit(std::move(batch)));
+    while (batcher.step()) {
+    }
+    ASSERT_TRUE(result);
+    EXPECT_EQ(result->finish, FinishReason::kFailed);
+    EXPECT_EQ(result->text, "");
+  }
+}
+
+TEST_F(Damaged, AnEndThatTheTokenizerDoesNotHave) {
+  auto config = nlohmann::json::parse(read_file(folder / "config.json").value());
+  config["eos_token_id"] = config["vocab_size"].get<int64_t>() - 1;
+  std::ofstream(folder / "config.json") << config.dump();
+  const auto engine = Engine::open(folder.path(), {.threads = 1, .context = 512});
+  ASSERT_FALSE(engine);
+  EXPECT_THAT(engine.error().message, HasSubstr("they do not belong together"));
+}
+
 TEST(FinishReasons, HaveNames) {
   EXPECT_EQ(finish_reason_name(FinishReason::kStop), "stop");
   EXPECT_EQ(finish_reason_name(FinishReason::kLength), "length");
   EXPECT_EQ(finish_reason_name(FinishReason::kCancelled), "cancelled");
+  EXPECT_EQ(finish_reason_name(FinishReason::kFailed), "failed");
 }
 
 }  // namespace

@@ -131,6 +131,31 @@ TEST_F(SchedulerTest, RefusalsSayWhy) {
   EXPECT_TRUE(scheduler.close(kLong));
 }
 
+// What a request that has begun still waits with keeps no other one out.
+TEST_F(SchedulerTest, ChoicesThatWaitAreNoRequests) {
+  Scheduler scheduler(*engine, {.batcher = {.max_running = 1}, .max_waiting = 2});
+  BatchRequest many = request("hello", 60);
+  many.choices = 8;
+  const auto choices = scheduler.submit(std::move(many)).value();
+  const auto becomes = [&](const auto& condition) {
+    for (int i = 0; i < 1000 && !condition(scheduler.stats()); ++i) std::this_thread::sleep_for(milliseconds(2));
+    return condition(scheduler.stats());
+  };
+  EXPECT_TRUE(becomes([](const BatcherStats& s) { return s.waiting > 2 && s.unbegun == 0; }));
+  EXPECT_FALSE(scheduler.full());
+  auto first = scheduler.submit(request("x", 5)), second = scheduler.submit(request("y", 5));
+  ASSERT_TRUE(first && second);
+  EXPECT_TRUE(scheduler.full());
+  EXPECT_FALSE((*second)->begun());
+  (*second)->cancel();
+  EXPECT_TRUE(becomes([](const BatcherStats& s) { return s.unbegun <= 1; })) << "one that was cancelled waits no more";
+  while ((*first)->next(kLong)) {
+  }
+  EXPECT_TRUE((*first)->begun());
+  EXPECT_FALSE((*second)->begun());
+  EXPECT_TRUE(becomes([](const BatcherStats& s) { return s.unbegun == 0; }));
+}
+
 TEST_F(SchedulerTest, ItsEndCancelsWhatIsUnderWay) {
   std::unique_ptr<AnswerStream> a, b;
   {
