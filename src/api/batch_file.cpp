@@ -208,6 +208,8 @@ class BatchRun {
     std::unique_ptr<ApiReply> reply{};
     std::vector<BatchRequest> prompts{};
     std::vector<std::unique_ptr<AnswerStream>> streams{};  // of the prompts that are submitted, the first ones
+    size_t finished = 0;                                   // of them
+    bool failed = false;                                   // one of them
     int64_t choices = 0, drafted = 0, accepted = 0;
     std::string finish{};
     Clock::time_point start = Clock::now();
@@ -231,28 +233,37 @@ class BatchRun {
 
   // True: it is done.
   bool go_on(Asked& asked) {
-    while (asked.streams.size() < asked.prompts.size()) {
+    // A line with a list of prompts keeps to the same bound as lines do, which leaves the queue to others.
+    while (asked.streams.size() < asked.prompts.size() && answering_ < settings_.under_way) {
       auto stream =
           model_.scheduler.submit(asked.prompts[asked.streams.size()], [signal = signal_] { signal->notify(); });
       if (!stream) {
         closed_ = stream.error().kind == Refusal::Kind::kClosed;
-        if (stream.error().kind != Refusal::Kind::kInvalid) return false;  // full: once more at the next tick
+        if (stream.error().kind != Refusal::Kind::kInvalid) break;  // full: once more at the next tick
+        answering_ -= static_cast<int64_t>(asked.streams.size() - asked.finished);
         refuse(asked, {400, stream.error().message});
         return true;
       }
       asked.streams.push_back(*std::move(stream));
+      ++answering_;
     }
-    bool finished = true;
+    size_t finished = 0;
     for (size_t i = 0; i < asked.streams.size(); ++i) {
       while (const auto event = asked.streams[i]->next(std::chrono::milliseconds(0))) {
         asked.reply->push(i, *event);
         if (!event->done) continue;
         if (asked.finish.empty()) asked.finish = finish_reason_name(event->done->finish);
+        asked.failed = asked.failed || event->done->finish == FinishReason::kFailed;
         asked.drafted += event->done->drafted, asked.accepted += event->done->accepted;
       }
-      finished = finished && asked.streams[i]->finished();
+      finished += asked.streams[i]->finished() ? 1 : 0;
     }
-    if (!finished) return false;
+    answering_ -= static_cast<int64_t>(finished - std::exchange(asked.finished, finished));
+    if (finished < asked.prompts.size()) return false;
+    if (asked.failed) {
+      refuse(asked, {500, kFailedAnswer});
+      return true;
+    }
     ++report_.answered;
     write(asked, 200, asked.reply->body());
     return true;
@@ -277,7 +288,7 @@ class BatchRun {
                     .url = asked.api->url,
                     .status = status,
                     .finish_reason = asked.finish,
-                    .usage = asked.reply ? asked.reply->usage() : Usage{},
+                    .usage = status == 200 ? asked.reply->usage() : Usage{},
                     .choices = asked.choices,
                     .drafted = asked.drafted,
                     .accepted = asked.accepted,
@@ -293,6 +304,7 @@ class BatchRun {
   std::optional<LineFile> errors_;
   const std::shared_ptr<Signal> signal_ = std::make_shared<Signal>();
   std::list<Asked> under_way_;
+  int64_t answering_ = 0;  // prompts of all of them that the model has
   Status status_;
   bool closed_ = false;  // the scheduler takes no more
 };
@@ -315,9 +327,10 @@ Status read_answered(const LineFile& out, const Ids& asked, Ids& answered) {
   return {};
 }
 
-Result<LineFile> open_output(const std::filesystem::path& path, bool resume) {
+Result<LineFile> open_output(const std::filesystem::path& path, const BatchFileSettings& settings) {
   std::error_code ignored;
-  return resume && std::filesystem::exists(path, ignored) ? LineFile::open(path) : LineFile::create(path);
+  return settings.resume && std::filesystem::exists(path, ignored) ? LineFile::open(path)
+                                                                   : LineFile::create(path, settings.mode);
 }
 
 }  // namespace
@@ -341,10 +354,10 @@ Result<BatchFileReport> run_batch_file(const BatchModel& model, const BatchFileS
   if (!problems.empty()) return tl::unexpected(problems.error(settings.in.string()));
   const std::vector<Line>& lines = all.lines;
   std::ifstream in(settings.in, std::ios::binary);
-  FATHOM_TRY(LineFile out, open_output(settings.out, settings.resume));
+  FATHOM_TRY(LineFile out, open_output(settings.out, settings));
   std::optional<LineFile> errors;
   if (!settings.errors.empty()) {
-    FATHOM_TRY(errors, open_output(settings.errors, settings.resume));
+    FATHOM_TRY(errors, open_output(settings.errors, settings));
   }
   Ids asked, done;
   for (const Line& line : lines) asked.insert(line.custom_id);

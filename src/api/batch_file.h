@@ -54,9 +54,10 @@ struct BatchFileSettings {
   std::filesystem::path in, out;
   std::filesystem::path errors{};  // lines that are refused go there; empty: to `out`
   bool resume = false;             // go on with `out` and `errors`, where they are there
-  int64_t under_way = 64;          // requests at once
+  int64_t under_way = 64;          // requests at once, and prompts of them
   int64_t most_priority = 100;     // lines that ask for more have this
   std::string client{};            // of BatchRequest
+  mode_t mode = 0666;              // permissions of `out` and `errors`, less what the process's umask takes
 };
 
 struct BatchFileReport {

@@ -34,7 +34,21 @@ Result<std::string> read_file(const std::filesystem::path& path, size_t max_byte
   return text;
 }
 
-Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
+namespace {
+
+// It can only be read by setting it, which other threads would see: once.
+mode_t process_umask() {
+  static const mode_t mask = [] {
+    const mode_t before = umask(077);
+    umask(before);
+    return before;
+  }();
+  return mask;
+}
+
+}  // namespace
+
+Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path, mode_t mode) {
   AtomicFile file;
   file.path_ = path;
   std::string name = path.string() + ".tmp-XXXXXX";
@@ -42,9 +56,7 @@ Result<AtomicFile> AtomicFile::create(const std::filesystem::path& path) {
   if (file.fd_ < 0) return fail("{}: cannot create: {}", path.string(), std::strerror(errno));
   file.temporary_ = name;
   // mkostemp makes the file private; give it the permissions that a plain open would.
-  const mode_t mask = umask(0);
-  umask(mask);
-  fchmod(file.fd_, 0666 & ~mask);
+  fchmod(file.fd_, mode & ~process_umask());
   return file;
 }
 
@@ -89,8 +101,8 @@ Status AtomicFile::commit() {
   return {};
 }
 
-Status write_file_atomically(const std::filesystem::path& path, std::string_view text) {
-  FATHOM_TRY(auto file, AtomicFile::create(path));
+Status write_file_atomically(const std::filesystem::path& path, std::string_view text, mode_t mode) {
+  FATHOM_TRY(auto file, AtomicFile::create(path, mode));
   FATHOM_RETURN_IF_ERROR(file.write(text));
   return file.commit();
 }

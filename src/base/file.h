@@ -1,6 +1,8 @@
 // Reading small files whole and writing files atomically.
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -19,7 +21,8 @@ Result<std::string> read_file(const std::filesystem::path& path, size_t max_byte
 // return) the temporary file is removed and an older file of that name stays as it was.
 class AtomicFile {
  public:
-  static Result<AtomicFile> create(const std::filesystem::path& path);
+  // mode: its permissions, less what the process's umask takes.
+  static Result<AtomicFile> create(const std::filesystem::path& path, mode_t mode = 0666);
   ~AtomicFile();
   AtomicFile(AtomicFile&& other) noexcept;
   AtomicFile& operator=(AtomicFile&&) = delete;
@@ -37,6 +40,6 @@ class AtomicFile {
 };
 
 // create + write + commit.
-Status write_file_atomically(const std::filesystem::path& path, std::string_view text);
+Status write_file_atomically(const std::filesystem::path& path, std::string_view text, mode_t mode = 0666);
 
 }  // namespace fathom

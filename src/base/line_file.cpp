@@ -16,8 +16,8 @@ constexpr size_t kMaxBytes = size_t{16} << 30;
 
 }  // namespace
 
-Result<LineFile> LineFile::create(const std::filesystem::path& path) {
-  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+Result<LineFile> LineFile::create(const std::filesystem::path& path, mode_t mode) {
+  FileDescriptor file(::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_EXCL | O_CLOEXEC, mode));
   if (!file && errno == EEXIST)
     return fail("{}: is there already: go on with it (--resume), or choose another name", path.string());
   if (!file) return fail("{}: cannot be written: {}", path.string(), std::strerror(errno));

@@ -1,6 +1,8 @@
 // Results on disk as they come, a line each: what an interrupted run is continued from.
 #pragma once
 
+#include <sys/types.h>
+
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -15,8 +17,8 @@ namespace fathom {
 // thread-safe.
 class LineFile {
  public:
-  // A new file. Fails where there is one of that name.
-  static Result<LineFile> create(const std::filesystem::path& path);
+  // A new file. Fails where there is one of that name. mode: its permissions, less what the process's umask takes.
+  static Result<LineFile> create(const std::filesystem::path& path, mode_t mode = 0666);
   // Goes on with one that is there, which stays as it is until the first append.
   static Result<LineFile> open(const std::filesystem::path& path);
 

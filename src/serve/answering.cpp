@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "serve/wake.h"
 #include "text/chat_tokens.h"
 
@@ -18,6 +19,8 @@ using Clock = std::chrono::steady_clock;
 
 // How often it is seen that a client has left, while the model has nothing to say.
 constexpr std::chrono::milliseconds kTick{100};
+// For the step that is under way when the rest is cancelled; what it cost is then not known to the last token.
+constexpr std::chrono::seconds kLastStep{30};
 constexpr const char *kJson = "application/json", *kEvents = "text/event-stream";
 
 ApiError error_of(const Refusal& refusal) {
@@ -54,23 +57,23 @@ class Answering {
   asio::awaitable<AnswerOutcome> run() {
     wake_ = std::make_shared<Wake>(co_await asio::this_coro::executor);
     co_await answer();
+    co_await cancel();
     for (const auto& stream : streams_) outcome_.waited = std::max(outcome_.waited, stream->waited());
-    // Ends what is still under way.
-    streams_.clear();
-    outcome_.usage = call_.reply->usage();
+    outcome_.usage = usage();
     outcome_.seconds = seconds();
     co_return std::move(outcome_);
   }
 
  private:
   asio::awaitable<void> answer() {
+    reasons_ = call_.prompts.front().generation.in_reasoning;
     if (!submit()) co_return;
     if (call_.stream && !co_await begin(kEvents)) co_return;
     for (;;) {
       std::string events;
       const bool came = collect(events);
-      const bool done = std::ranges::all_of(streams_, [](const auto& s) { return s->finished(); });
-      if (done) {
+      if (outcome_.error || !submit()) co_return;
+      if (open() == 0) {
         co_await finish(std::move(events));
         co_return;
       }
@@ -88,20 +91,44 @@ class Answering {
     }
   }
 
+  // Of a list of prompts no more at once than the model answers, so that they keep it busy and not the queue. False: refused.
   bool submit() {
-    const auto& first = call_.prompts.front().generation;
-    reasons_ = first.in_reasoning;
-    for (BatchRequest& prompt : call_.prompts) {
-      outcome_.choices += prompt.choices;
-      auto stream = model_.scheduler->submit(std::move(prompt), [wake = wake_] { wake->notify(); });
+    while (streams_.size() < call_.prompts.size() && open() < model_.settings.scheduler.batcher.max_running) {
+      const BatchRequest& prompt = call_.prompts[streams_.size()];
+      auto stream = model_.scheduler->submit(prompt, [wake = wake_] { wake->notify(); });
       if (!stream) {
+        if (!streams_.empty() && stream.error().kind == Refusal::Kind::kFull) break;  // once more at the next tick
         outcome_.error = error_of(stream.error());
         return false;
       }
+      outcome_.choices += prompt.choices;
       streams_.push_back(*std::move(stream));
     }
-    call_.prompts.clear();
     return true;
+  }
+
+  // Prompts that are submitted and not answered. With none, all are.
+  int64_t open() const {
+    return std::ranges::count_if(streams_, [](const auto& s) { return !s->finished(); });
+  }
+
+  // Ends what is still under way, before the model's next step, and takes what that says of it.
+  asio::awaitable<void> cancel() {
+    for (const auto& stream : streams_) stream->cancel();
+    const auto until = Clock::now() + kLastStep;
+    std::string unsent;
+    while (open() > 0 && Clock::now() < until)
+      if (!collect(unsent)) co_await wake_->wait(kTick);
+  }
+
+  // Without prompts that the model never saw.
+  Usage usage() const {
+    Usage usage = call_.reply->usage();
+    for (size_t i = 0; i < call_.prompts.size(); ++i)
+      if (i >= streams_.size() || !streams_[i]->begun())
+        usage.prompt_tokens -= static_cast<int64_t>(call_.prompts[i].generation.prompt.size());
+    FATHOM_CHECK(usage.prompt_tokens >= 0, "{} tokens of prompts", usage.prompt_tokens);
+    return usage;
   }
 
   // What came from all prompts. False: nothing.
@@ -124,6 +151,7 @@ class Answering {
     }
     if (!event.done) return;
     if (outcome_.finish.empty()) outcome_.finish = finish_reason_name(event.done->finish);
+    if (event.done->finish == FinishReason::kFailed) outcome_.error = {500, kFailedAnswer};
     outcome_.drafted += event.done->drafted, outcome_.accepted += event.done->accepted;
   }
 
@@ -159,7 +187,7 @@ class Answering {
   }
 
   asio::awaitable<void> finish(std::string&& events) {
-    const double usd = cost_usd(model_.settings.price, call_.reply->usage());
+    const double usd = cost_usd(model_.settings.price, usage());
     HttpFields cost = cost_fields(usd);
     std::string body;
     if (limits_.keep_text || !call_.stream)

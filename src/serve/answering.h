@@ -26,7 +26,7 @@ struct AnswerOutcome {
   bool aborted = false;             // the client left
   std::string finish{};             // of the first choice: "stop", "length", "cancelled"
   std::string text{};               // the whole answer as one JSON body, where the limits say so; empty: there is none
-  Usage usage{};
+  Usage usage{};                    // of what was computed: nothing where it was refused
   int64_t choices = 0, drafted = 0, accepted = 0;
   std::optional<double> first_token{}, first_answer_token{}, last_token{};
   double waited = 0;  // the longest that one of its prompts did
@@ -37,7 +37,7 @@ struct AnswerOutcome {
 HttpFields cost_fields(double usd);
 
 // Submits the call's prompts, sends what comes as it comes, and ends them at once when the client leaves: before the model's
-// next step. A reader that is slow gets larger pieces later; the model waits for no one. While nothing comes, a client is sent
+// next step, for which it waits. A reader that is slow gets larger pieces later; the model waits for no one. While nothing comes, a client is sent
 // signs of life: comments in a stream, line feeds before a JSON body. On the network's thread.
 boost::asio::awaitable<AnswerOutcome> answer_call(HttpExchange& http, LoadedModel& model, ApiCall&& call,
                                                   const AnsweringLimits& limits);

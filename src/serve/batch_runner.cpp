@@ -44,8 +44,9 @@ int64_t lines_of(const std::filesystem::path& path) {
 }  // namespace
 
 struct BatchRunner::Job {
-  explicit Job(StoredBatch its_batch) : batch(std::move(its_batch)) {}
+  explicit Job(StoredBatch its_batch) : id(its_batch.id), key(its_batch.key), batch(std::move(its_batch)) {}
 
+  const std::string id, key;
   bool running = false;                               // of the network's thread
   int model = 0;                                      // of its host, once the input is read
   std::atomic<bool> stop = false, cancelled = false;  // it is to end; and not to go on later
@@ -91,7 +92,7 @@ void BatchRunner::start(StoredBatch batch) {
 }
 
 std::shared_ptr<BatchRunner::Job> BatchRunner::find(const std::string& id) const {
-  const auto job = std::ranges::find_if(jobs_, [&](const auto& j) { return j->now().id == id; });
+  const auto job = std::ranges::find_if(jobs_, [&](const auto& j) { return j->id == id; });
   return job == jobs_.end() ? nullptr : *job;
 }
 
@@ -123,8 +124,7 @@ void BatchRunner::begin_next() {
   for (const auto& job : jobs_) {
     if (job->running) continue;
     if (!next) next = job;
-    const std::string key = job->now().key;
-    if (std::ranges::any_of(jobs_, [&](const auto& j) { return j->running && j->now().key == key; })) continue;
+    if (std::ranges::any_of(jobs_, [&](const auto& j) { return j->running && j->key == job->key; })) continue;
     next = job;
     break;
   }
@@ -214,6 +214,7 @@ Status BatchRunner::answer(Job& job, LoadedModel& model) {
   settings.under_way = std::max<int64_t>(1, model.settings.scheduler.batcher.max_running / 2);
   settings.most_priority = kPriority;
   settings.client = batch.key;
+  settings.mode = kOwnerOnly;
   bool expired = false;
   BatchHooks hooks;
   hooks.admit = [&]() -> std::optional<ApiError> {

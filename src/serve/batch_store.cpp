@@ -217,7 +217,7 @@ ApiResult<StoredFile> BatchStore::add_file(std::string_view key, std::string_vie
                   .bytes = static_cast<int64_t>(content.size()),
                   .created = now()};
   FATHOM_RETURN_IF_ERROR(reserve(file.bytes));
-  const Status written = write_file_atomically(path_of(file.id), content);
+  const Status written = write_file_atomically(path_of(file.id), content, kOwnerOnly);
   const std::lock_guard lock(mutex_);
   arriving_ -= file.bytes;
   if (!written) return tl::unexpected(disk_error(written.error()));

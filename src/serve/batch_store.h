@@ -60,6 +60,9 @@ struct Page {
   bool more = false;
 };
 
+// Permissions of its files.
+inline constexpr mode_t kOwnerOnly = 0600;
+
 // A key sees and changes what belongs to it alone. Thread-safe; every call may wait for the disk. Failures of the disk are
 // ApiErrors of status 500, their message for the operator.
 class BatchStore {

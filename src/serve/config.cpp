@@ -1,6 +1,7 @@
 #include "serve/config.h"
 
 #include <boost/asio/ip/address.hpp>
+#include <map>
 #include <set>
 
 #include "base/file.h"
@@ -168,14 +169,25 @@ Status check_serve_config(ServeConfig& config) {
     problems.add("certificate and its key: found one of them, expected both or none");
   if (config.service.models.empty())
     problems.add("models: none is given: name one with --model, or in the file of --config");
-  std::set<std::string> names;
+  std::map<std::string, const ModelSettings*> names;  // that a request may give, and whose they are
   std::set<fs::path> caches;
   for (ModelSettings& model : config.service.models) {
     if (model.name.empty())
       model.name = (fs::absolute(model.folder) / "").lexically_normal().parent_path().filename().string();
-    if (!names.insert(model.name).second) problems.add("models: two have the name '{}'", model.name);
-    for (const std::string& alias : model.aliases)
-      if (!names.insert(alias).second) problems.add("models: the alias '{}' is taken already", alias);
+    const auto claim = [&](const std::string& name) {
+      for (const char* form : {"", "-chat", "-reasoner"}) {
+        const auto [place, fresh] = names.emplace(name + form, &model);
+        if (fresh || place->second == &model) continue;
+        if (place->second->name == model.name)
+          problems.add("models: two have the name '{}'", model.name);
+        else
+          problems.add("models: '{}' and '{}' can both be asked for as '{}'", place->second->name, model.name,
+                       place->first);
+        return;
+      }
+    };
+    claim(model.name);
+    for (const std::string& alias : model.aliases) claim(alias);
     std::error_code ignored;
     if (!fs::is_directory(model.folder, ignored))
       problems.add("{}: is no folder of a checkpoint", model.folder.string());

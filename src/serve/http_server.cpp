@@ -161,7 +161,7 @@ class Connection final : public HttpExchange {
   }
 
   asio::awaitable<bool> write(std::string&& piece) override {
-    if (piece.empty()) co_return !failed_;
+    if (piece.empty() || request.method() == http::verb::head) co_return !failed_;
     const auto whole = asio::buffer(std::as_const(piece));
     if (!chunked_) co_return co_await write_all(whole);
     const auto chunk = http::make_chunk(whole);
@@ -169,7 +169,7 @@ class Connection final : public HttpExchange {
   }
 
   asio::awaitable<bool> end(HttpFields&& trailer) override {
-    if (!chunked_) co_return answered_ = !failed_;
+    if (!chunked_ || request.method() == http::verb::head) co_return answered_ = !failed_;
     http::fields last;
     for (const auto& [name, value] : trailer) last.set(name, value);
     const auto chunk = http::make_chunk_last(last);
@@ -241,8 +241,9 @@ class Connection final : public HttpExchange {
   asio::awaitable<bool> answer_next() {
     request = {};
     fields.clear();
+    pass.reset();
     status = 0;
-    answered_ = close_ = chunked_ = false;
+    answered_ = close_ = chunked_ = closes = false;
     if (!co_await wait_for_request()) co_return false;
 
     http::request_parser<http::string_body> parser;
@@ -256,7 +257,7 @@ class Connection final : public HttpExchange {
     }
     if (const std::string problem = ambiguity(parser.get().base()); !problem.empty())
       co_return co_await refuse(400, problem);
-    if (auto refused = state_->handler.admit(parser.get().base(), peer)) {
+    if (auto refused = state_->handler.admit(*this, parser.get().base())) {
       request.base() = parser.get().base();
       if (!parser.is_done()) refused->close = lingers_ = true;  // its body stays unread
       const bool sent = co_await send(*std::move(refused));
@@ -279,7 +280,7 @@ class Connection final : public HttpExchange {
     request.base() = std::move(header);  // without the trailer's fields: they were not admitted
     if (!request.keep_alive()) close_ = true;
     co_await state_->handler.handle(*this);
-    co_return answered_ && !failed_ && !close_;
+    co_return answered_ && !failed_ && !close_ && !closes;
   }
 
   asio::awaitable<bool> failed_to_read(beast::error_code error) {

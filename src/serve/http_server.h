@@ -55,9 +55,11 @@ class HttpExchange {
   virtual ~HttpExchange() = default;
 
   HttpRequest request;
-  std::string peer;     // address of the client
-  HttpFields fields{};  // go with whatever is answered
-  unsigned status = 0;  // what was answered; 0: nothing yet
+  std::string peer;              // address of the client
+  HttpFields fields{};           // go with whatever is answered
+  std::shared_ptr<void> pass{};  // what `admit` gave it, until it is over
+  bool closes = false;           // the connection, after what is answered
+  unsigned status = 0;           // what was answered; 0: nothing yet
 
   // Whether the client has left: closed its side, or the connection is broken. A system call; no data is read.
   virtual bool gone() const = 0;
@@ -72,8 +74,8 @@ class HttpExchange {
 class HttpHandler {
  public:
   virtual ~HttpHandler() = default;
-  // Before a body is read: an answer refuses it.
-  virtual std::optional<HttpAnswer> admit(const HttpHeader& header, const std::string& peer) = 0;
+  // Before a body is read: an answer refuses it. The exchange has no request yet.
+  virtual std::optional<HttpAnswer> admit(HttpExchange& exchange, const HttpHeader& header) = 0;
   virtual boost::asio::awaitable<void> handle(HttpExchange& exchange) = 0;
   // What is sent when the request itself is none: 400, 413, 431; or 503 with as many connections as may be.
   virtual HttpAnswer refusal(unsigned status, const std::string& message) = 0;

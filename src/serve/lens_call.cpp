@@ -130,7 +130,8 @@ ApiResult<LensCall> read_lens_call(const Json& body, const ApiContext& context) 
     return tl::unexpected(
         ApiError{422, fmt::format("prompt: found {} texts, expected one", call->prompts.size()), "prompt"});
 
-  LensCall lens{.tokens = std::move(call->prompts.front().generation.prompt), .request = {}, .layers = {}};
+  LensCall lens{
+      .tokens = std::move(call->prompts.front().generation.prompt), .request = {}, .layers = {}, .client = {}};
   const auto size = static_cast<int64_t>(lens.tokens.size());
   auto queries = read_numbers(body, "queries", size);
   if (!queries) return tl::unexpected(queries.error());
@@ -155,11 +156,12 @@ ApiResult<LensCall> read_lens_call(const Json& body, const ApiContext& context) 
   return lens;
 }
 
-asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call) {
+asio::awaitable<ApiResult<std::string>> answer_lens(LoadedModel& model, LensCall&& call, asio::thread_pool& workers) {
   const auto wake = std::make_shared<Wake>(co_await asio::this_coro::executor);
   BatchRequest reading;
   reading.generation.prompt = call.tokens;
   reading.generation.max_tokens = 1;
+  reading.client = call.client;
   auto stream = model.scheduler->submit(std::move(reading), [wake] { wake->notify(); });
   if (!stream) co_return tl::unexpected(not_taken(stream.error()));
   while (!(*stream)->finished()) {
@@ -186,8 +188,10 @@ asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call
   while (taken && !shared->done) co_await wake->wait(std::chrono::milliseconds(1000));
   if (!taken || !shared->result) co_return tl::unexpected(no_room());
 
-  const Json body = lens_json(*engine, shared->call, *shared->result);
-  co_return body;
+  const auto text = [&] {
+    return lens_json(*engine, shared->call, *shared->result).dump(-1, ' ', false, Json::error_handler_t::replace);
+  };
+  co_return co_await run_on(workers, text);
 }
 
 }  // namespace fathom

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <string>
 
 #include "api/api_call.h"
 #include "engine/lens.h"
@@ -13,6 +15,7 @@ struct LensCall {
   std::vector<int32_t> tokens;
   LensRequest request;
   std::vector<int64_t> layers;  // to be told of
+  std::string client{};         // of BatchRequest
 };
 
 // {"messages" or "prompt": as for chat and text completions, "queries": [positions], default: the last; "layers": [numbers],
@@ -20,7 +23,9 @@ struct LensCall {
 ApiResult<LensCall> read_lens_call(const Json& body, const ApiContext& context);
 
 // Has the text read like any prompt, so that its rows are in the cache, then looks. On the network's thread. Fails with 503 when
-// the cache has no room, or the model is put away meanwhile.
-boost::asio::awaitable<ApiResult<Json>> answer_lens(LoadedModel& model, LensCall&& call);
+// the cache has no room, or the model is put away meanwhile. The answer, JSON of megabytes for a real model, is made by the
+// workers.
+boost::asio::awaitable<ApiResult<std::string>> answer_lens(LoadedModel& model, LensCall&& call,
+                                                           boost::asio::thread_pool& workers);
 
 }  // namespace fathom

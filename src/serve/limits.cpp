@@ -64,17 +64,24 @@ void Limits::Slot::settle(int64_t tokens) {
   counted_tokens_ = tokens;
 }
 
-Limits::Limits(std::function<double(const std::string&)> spent_usd) : spent_usd_(std::move(spent_usd)) {}
+Limits::Limits(std::function<std::optional<double>(const std::string&)> spent_usd) : spent_usd_(std::move(spent_usd)) {}
 Limits::~Limits() = default;
 
 std::optional<ApiError> Limits::check_budget(const Principal& principal) const {
   if (!principal.limits.budget_usd) return std::nullopt;
-  const double spent = spent_usd_(principal.name), budget = *principal.limits.budget_usd;
-  if (spent < budget) return std::nullopt;
-  return ApiError{
-      .status = 402,
-      .message = fmt::format("The budget of this API key is spent: {:.4f} of {:.4f} USD. Ask for more.", spent, budget),
-      .code = "insufficient_quota"};
+  const std::optional<double> spent = spent_usd_(principal.name);
+  const double budget = *principal.limits.budget_usd;
+  if (!spent)
+    return ApiError{.status = 403,
+                    .message =
+                        "This API key has a budget, and this server keeps no ledger to count what is spent: its "
+                        "operator has to give it one.",
+                    .code = "insufficient_quota"};
+  if (*spent < budget) return std::nullopt;
+  return ApiError{.status = 402,
+                  .message = fmt::format("The budget of this API key is spent: {:.4f} of {:.4f} USD. Ask for more.",
+                                         *spent, budget),
+                  .code = "insufficient_quota"};
 }
 
 tl::expected<Limits::Slot, LimitRefusal> Limits::admit(const Principal& principal, LimitsClock::time_point now,

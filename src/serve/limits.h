@@ -20,7 +20,7 @@ namespace fathom {
 using LimitsClock = std::chrono::steady_clock;
 
 struct LimitRefusal {
-  ApiError error;             // 402: the budget is spent; 429: too much at once or too fast
+  ApiError error;             // 402, 403: of the budget; 429: too much at once or too fast
   int64_t retry_after_s = 0;  // for the header of a 429; 0: to wait does not help
 };
 
@@ -58,11 +58,12 @@ class Limits {
     std::optional<int64_t> counted_tokens_;  // nothing: the key has no limit of tokens
   };
 
-  // spent_usd: by the key of that name, ever (Ledger::spent_usd). Called by `admit`, for keys with a budget.
-  explicit Limits(std::function<double(const std::string& key)> spent_usd);
+  // spent_usd: by the key of that name, ever (Ledger::spent_usd); nothing: no one counts it. Called by `admit`, for keys with
+  // a budget.
+  explicit Limits(std::function<std::optional<double>(const std::string& key)> spent_usd);
   ~Limits();
 
-  // 402 where the budget is spent; all else that limits a key is about requests that come on their own.
+  // 402 where the budget is spent, 403 where it is not counted; all else that limits a key is about requests that come on their own.
   std::optional<ApiError> check_budget(const Principal& principal) const;
 
   // expected_tokens: of the prompt, and of the longest answer that the request allows.
@@ -70,7 +71,7 @@ class Limits {
                                          int64_t expected_tokens);
 
  private:
-  const std::function<double(const std::string&)> spent_usd_;
+  const std::function<std::optional<double>(const std::string&)> spent_usd_;
   std::mutex mutex_;  // guards keys_, not what they point to
   std::unordered_map<std::string, std::shared_ptr<Key>> keys_;
 };

@@ -217,7 +217,7 @@ void Metrics::batch_request_done(const LedgerRow& row) {
 }
 
 void Metrics::request_done(const LedgerRow& row) {
-  if (row.status != 200) return;
+  if (row.status != 200 && !row.aborted) return;
   const std::lock_guard lock(impl_->mutex);
   ModelSeries& to = impl_->model(row.model);
   count(to, row);

@@ -53,9 +53,11 @@ std::string shortened(std::string_view path) {
   return in_quotes(path.substr(0, kShown));
 }
 
+std::string dumped(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string error_text(ApiKind kind, const ApiError& error) { return dumped(error_body(kind, error)); }
+
 HttpAnswer refused(const ApiError& error, ApiKind kind = ApiKind::kOpenAi, int64_t retry_after_s = 1) {
-  HttpAnswer answer{.status = static_cast<unsigned>(error.status),
-                    .body = error_body(kind, error).dump(-1, ' ', false, Json::error_handler_t::replace)};
+  HttpAnswer answer{.status = static_cast<unsigned>(error.status), .body = error_text(kind, error)};
   if ((error.status == 429 || error.status == 503) && retry_after_s > 0)
     answer.fields.emplace_back("retry-after", std::to_string(retry_after_s));
   return answer;
@@ -160,17 +162,14 @@ Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, Servic
       return fathom::fail("{}: has no keys, so no one could use this server: make one with 'fathom keys add'",
                           s.keys.string());
   }
-  if (service->keys_ && s.ledger.empty())
-    for (const KeyInfo& key : service->keys_->list())
-      if (key.settings.limits.budget_usd)
-        return fathom::fail("{}: the key '{}' has a budget, which only a ledger can count: name its file with --ledger",
-                            s.keys.string(), key.name);
+  if (service->keys_) FATHOM_RETURN_IF_ERROR(service->check_keys());
   if (!s.ledger.empty()) {
     FATHOM_TRY(service->ledger_, Ledger::open({.file = s.ledger, .text = s.ledger_text}));
   }
   service->metrics_ = std::make_unique<Metrics>(s.version);
-  service->limits_ = std::make_unique<Limits>(
-      [ledger = service->ledger_.get()](const std::string& key) { return ledger ? ledger->spent_usd(key) : 0.0; });
+  service->limits_ = std::make_unique<Limits>([ledger = service->ledger_.get()](const std::string& key) {
+    return ledger ? std::optional(ledger->spent_usd(key)) : std::nullopt;
+  });
   if (!s.files.empty()) {
     FATHOM_TRY(service->batches_, BatchStore::open(s.files, s.files_bytes));
     service->runner_ =
@@ -178,6 +177,17 @@ Result<std::unique_ptr<Service>> Service::open(asio::io_context& network, Servic
   }
   asio::co_spawn(network, service->look_after(), asio::detached);
   return service;
+}
+
+// As they are in the file now.
+Status Service::check_keys() {
+  FATHOM_RETURN_IF_ERROR(keys_->refresh());
+  if (!settings_.ledger.empty()) return {};
+  for (const KeyInfo& key : keys_->list())
+    if (key.settings.limits.budget_usd)
+      return fathom::fail("{}: the key '{}' has a budget, which only a ledger can count: name its file with --ledger",
+                          settings_.keys.string(), key.name);
+  return {};
 }
 
 // What is to be done now and then.
@@ -190,7 +200,7 @@ asio::awaitable<void> Service::look_after() {
     co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
     host_.unload_idle(std::chrono::steady_clock::now());
     if (keys_)
-      if (const Status status = keys_->refresh(); !status) keys.counted(keys.errors + 1, status.error().message, log_);
+      if (const Status status = check_keys(); !status) keys.counted(keys.errors + 1, status.error().message, log_);
     if (ledger_) {
       const LedgerStats stats = ledger_->stats();
       ledger.counted(stats.errors, stats.last_error, log_);
@@ -302,8 +312,9 @@ HttpAnswer Service::preflight(const HttpHeader& header) const {
   return answer;
 }
 
-std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::string& peer) {
+std::optional<HttpAnswer> Service::admit(HttpExchange& exchange, const HttpHeader& header) {
   auto answer = refuse_early(header);
+  if (!answer) exchange.pass = std::make_shared<Counted>(admitted_);
   if (answer && answer->status >= 400) {
     LedgerRow row;
     row.request_id = random_id("req-");
@@ -311,7 +322,7 @@ std::optional<HttpAnswer> Service::admit(const HttpHeader& header, const std::st
     row.endpoint = shortened(path_of(header));
     row.status = static_cast<int>(answer->status);
     answer->fields.emplace_back("x-request-id", row.request_id);
-    log_.request(row, peer);
+    log_.request(row, exchange.peer);
     metrics_->http("other", row.status, 0);
   }
   return answer;
@@ -332,9 +343,9 @@ std::optional<HttpAnswer> Service::refuse(const HttpHeader& header) const {
   if (const auto principal = find_principal(header); !principal) return refused(principal.error(), (*route)->kind);
   if (draining_)
     return refused({503, "the server is shutting down: try another, or later", "", "shutting_down"}, (*route)->kind);
-  if (*under_way_ >= settings_.max_requests)
+  if (*admitted_ >= settings_.max_requests)
     return refused(
-        {429, fmt::format("{} requests are under way, as many as may: try later", *under_way_), "", "queue_full"},
+        {429, fmt::format("{} requests are under way, as many as may: try later", *admitted_), "", "queue_full"},
         (*route)->kind);
   return std::nullopt;
 }
@@ -381,7 +392,7 @@ void Service::finish(Call& call) {
 }
 
 asio::awaitable<void> Service::reply(Call& call, const Json& body, unsigned status) {
-  HttpAnswer answer = json_answer(status, body.dump(-1, ' ', false, Json::error_handler_t::replace));
+  HttpAnswer answer = json_answer(status, dumped(body));
   co_await call.http.send(std::move(answer));
 }
 
@@ -391,25 +402,29 @@ asio::awaitable<void> Service::fail(Call& call, const ApiError& error, int64_t r
 }
 
 asio::awaitable<ApiResult<Service::Asked>> Service::read_body(Call& call) {
-  const auto parse = [&text = call.http.request.body()] { return parse_json(text, "the body"); };
-  auto body = co_await run_on(workers_, parse);
-  if (!body) co_return tl::unexpected(error_of(400, body.error().message));
   Asked asked;
-  asked.body = *std::move(body);
-  auto name = read_model(asked.body);
-  if (!name) co_return tl::unexpected(name.error());
-  asked.name = *std::move(name);
-  const int index = host_.find(asked.name);
-  if (index < 0)
-    co_return tl::unexpected(
-        error_of(404,
-                 fmt::format("model: found {}, which this server does not have; GET /v1/models lists its models",
-                             in_quotes(asked.name)),
-                 "model", "model_not_found"));
+  int index = -1;
+  const auto read = [&]() -> std::optional<ApiError> {
+    auto body = parse_json(call.http.request.body(), "the body");
+    if (!body) return error_of(400, body.error().message);
+    auto name = read_model(*body);
+    if (!name) return name.error();
+    asked.name = *std::move(name);
+    index = host_.find(asked.name);
+    if (index < 0)
+      return error_of(404,
+                      fmt::format("model: found {}, which this server does not have; GET /v1/models lists its models",
+                                  in_quotes(asked.name)),
+                      "model", "model_not_found");
+    const std::string& found = settings_.models[static_cast<size_t>(index)].name;
+    if (!call.principal.limits.allows(found))
+      return error_of(403, fmt::format("model: this key may not use {}", in_quotes(found)), "model");
+    asked.body = *std::move(body);
+    return std::nullopt;
+  };
+  if (auto error = co_await run_on(workers_, read)) co_return tl::unexpected(*std::move(error));
+  if (!settings_.ledger_text) std::string().swap(call.http.request.body());  // what was read is needed no more
   const ModelSettings& settings = settings_.models[static_cast<size_t>(index)];
-  if (!call.principal.limits.allows(settings.name))
-    co_return tl::unexpected(
-        error_of(403, fmt::format("model: this key may not use {}", in_quotes(settings.name)), "model"));
   if (asked.name.empty()) asked.name = settings.name;
   auto model = co_await host_.acquire(index);
   if (!model) co_return tl::unexpected(error_of(503, model.error().message, "model", "model_not_loaded"));
@@ -436,7 +451,11 @@ asio::awaitable<void> Service::answer(Call& call) {
     co_return;
   }
   const ApiContext context = context_of(*asked);
-  const auto read_call = [&] { return call.route.reader(asked->body, context); };
+  const auto read_call = [&] {
+    auto read = call.route.reader(asked->body, context);
+    asked->body = nullptr;  // millions of values take a while to free
+    return read;
+  };
   auto read = co_await run_on(workers_, read_call);
   if (!read) {
     co_await fail(call, read.error());
@@ -450,7 +469,9 @@ asio::awaitable<void> Service::answer(Call& call) {
       co_return;
     }
     slot.emplace(*std::move(admitted));
+    for (BatchRequest& prompt : read->prompts) prompt.client = call.principal.name;
   }
+  const bool streams = read->stream;
   const double before_ms = call.elapsed_ms();
   AnsweringLimits limits = settings_.answering;
   limits.keep_text = settings_.ledger_text;
@@ -476,26 +497,35 @@ asio::awaitable<void> Service::answer(Call& call) {
   if (!outcome.error || outcome.aborted) co_return;
   if (!outcome.begun) {
     co_await fail(call, *outcome.error);
-  } else {  // an event of its own, the stream's last
-    std::string event = error_event(call.route.kind, *outcome.error);
+  } else {  // an event of its own, the stream's last; or the whole answer, of which only signs of life were sent
+    std::string last =
+        streams ? error_event(call.route.kind, *outcome.error) : error_text(call.route.kind, *outcome.error);
     HttpFields cost = cost_fields(row.price_usd);
-    if (co_await call.http.write(std::move(event))) co_await call.http.end(std::move(cost));
+    call.http.closes = true;
+    if (co_await call.http.write(std::move(last))) co_await call.http.end(std::move(cost));
   }
 }
 
 asio::awaitable<void> Service::compute(Call& call) {
-  const auto asked = co_await read_body(call);
+  auto asked = co_await read_body(call);
   if (!asked) {
     co_await fail(call, asked.error());
     co_return;
   }
   const ApiContext context = context_of(*asked);
-  const auto function = [&] { return call.route.function(asked->body, context); };
-  const auto result = co_await run_on(workers_, function);
-  if (result)
-    co_await reply(call, *result);
-  else
+  const auto function = [&]() -> ApiResult<std::string> {
+    const auto result = call.route.function(asked->body, context);
+    asked->body = nullptr;
+    if (!result) return tl::unexpected(result.error());
+    return dumped(*result);
+  };
+  auto result = co_await run_on(workers_, function);
+  if (!result) {
     co_await fail(call, result.error());
+    co_return;
+  }
+  HttpAnswer answer = json_answer(200, *std::move(result));
+  co_await call.http.send(std::move(answer));
 }
 
 }  // namespace fathom

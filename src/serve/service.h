@@ -54,7 +54,7 @@ class Service final : public HttpHandler {
   // Refuses new requests; returns when all are answered or the time has passed: false.
   boost::asio::awaitable<bool> drain(std::chrono::seconds most);
 
-  std::optional<HttpAnswer> admit(const HttpHeader& header, const std::string& peer) override;
+  std::optional<HttpAnswer> admit(HttpExchange& exchange, const HttpHeader& header) override;
   boost::asio::awaitable<void> handle(HttpExchange& exchange) override;
   HttpAnswer refusal(unsigned status, const std::string& message) override;
 
@@ -85,6 +85,7 @@ class Service final : public HttpHandler {
   ApiContext context_of(const Asked& asked) const;
   boost::asio::awaitable<void> answer(Call& call);
   void finish(Call& call);
+  Status check_keys();
   boost::asio::awaitable<void> look_after();
   boost::asio::awaitable<void> compute(Call& call);
   Json models_json() const;
@@ -121,6 +122,8 @@ class Service final : public HttpHandler {
   std::unique_ptr<Metrics> metrics_;
   RequestLog log_;
   bool ready_ = false, draining_ = false;
+  // Requests whose header was let in, their bodies included that still come; and those that are being served.
+  const std::shared_ptr<int64_t> admitted_ = std::make_shared<int64_t>(0);
   const std::shared_ptr<int64_t> under_way_ = std::make_shared<int64_t>(0);
   // Null without a folder for files. Last: what it runs needs all of the above.
   std::unique_ptr<BatchStore> batches_;

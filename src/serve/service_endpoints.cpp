@@ -99,37 +99,42 @@ Json Service::models_json() const {
 asio::awaitable<void> Service::list_models(Call& call) { co_await reply(call, models_json()); }
 
 asio::awaitable<void> Service::lens(Call& call) {
-  const auto asked = co_await read_body(call);
+  auto asked = co_await read_body(call);
   if (!asked) {
     co_await fail(call, asked.error());
     co_return;
   }
   const ApiContext context = context_of(*asked);
-  const auto read_call = [&] { return read_lens_call(asked->body, context); };
+  const auto read_call = [&] {
+    auto read = read_lens_call(asked->body, context);
+    asked->body = nullptr;
+    return read;
+  };
   auto read = co_await run_on(workers_, read_call);
+  if (!read) {
+    co_await fail(call, read.error());
+    co_return;
+  }
+  const auto tokens = static_cast<int64_t>(read->tokens.size());
   std::optional<Limits::Slot> slot;
-  if (read && keys_) {
-    auto admitted = limits_->admit(call.principal, LimitsClock::now(), static_cast<int64_t>(read->tokens.size()));
+  if (keys_) {
+    auto admitted = limits_->admit(call.principal, LimitsClock::now(), tokens);
     if (!admitted) {
       co_await fail(call, admitted.error().error, admitted.error().retry_after_s);
       co_return;
     }
     slot.emplace(*std::move(admitted));
+    read->client = call.principal.name;
   }
-  ApiResult<Json> body = Json();
-  if (read) {
-    const auto tokens = static_cast<int64_t>(read->tokens.size());
-    body = co_await answer_lens(*asked->model, *std::move(read));
-    if (body) {
-      call.row.usage.prompt_tokens = tokens;
-      call.row.price_usd = cost_usd(asked->model->settings.price, call.row.usage);
-    }
-  } else
-    body = tl::unexpected(read.error());
-  if (body)
-    co_await reply(call, *body);
-  else
-    co_await fail(call, body.error());
+  auto text = co_await answer_lens(*asked->model, *std::move(read), workers_);
+  if (!text) {
+    co_await fail(call, text.error());
+    co_return;
+  }
+  call.row.usage.prompt_tokens = tokens;
+  call.row.price_usd = cost_usd(asked->model->settings.price, call.row.usage);
+  HttpAnswer answer = json_answer(200, *std::move(text));
+  co_await call.http.send(std::move(answer));
 }
 
 // A key sees what it used itself.

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 
@@ -183,6 +184,25 @@ TEST_F(BatchFileTest, RulesOfABatch) {
   ASSERT_TRUE(found);
   EXPECT_TRUE(found->problems.empty());
   EXPECT_FALSE(check_batch_file(folder.path() / "none", {}));
+}
+
+// However many prompts a line has, others find room in the queue.
+TEST_F(BatchFileTest, ALineWithManyPromptsTakesTurns) {
+  Json prompts = Json::array();
+  for (int i = 0; i < 40; ++i) prompts.push_back(fmt::format("What is {} + 7?", i));
+  const Json body = {{"prompt", prompts}, {"max_tokens", 5}, {"temperature", 0}};
+  write_in(Json{{"custom_id", "q"}, {"method", "POST"}, {"url", "/v1/completions"}, {"body", body}}.dump() + "\n");
+  Scheduler scheduler(*engine, {.batcher = {.max_running = 2}, .max_waiting = 4});
+  ToolCallMemory calls;
+  settings.under_way = 3;
+  int64_t most = 0;
+  hooks.on_progress = [&](const BatchFileReport&) { most = std::max(most, scheduler.stats().unbegun); };
+  std::atomic<bool> cancel = false;
+  const auto report = run_batch_file({*engine, scheduler, "sample", calls}, settings, hooks, cancel);
+  ASSERT_TRUE(report) << report.error().message;
+  EXPECT_EQ(report->answered, 1);
+  EXPECT_LE(most, 3);
+  EXPECT_EQ(results()["q"].size(), 40u);
 }
 
 TEST_F(BatchFileTest, EndsWithItsScheduler) {

@@ -100,7 +100,9 @@ TEST_F(BatchStoreTest, NorForFilesThatComeAtOnce) {
       threads.emplace_back([&] {
         for (int j = 0; j < 4; ++j) {
           const auto file = store->add_file("a", "name", "batch", std::string(300, 'x'));
-          if (!file) EXPECT_EQ(file.error().status, 413) << file.error().message;
+          if (!file) {
+            EXPECT_EQ(file.error().status, 413) << file.error().message;
+          }
           ++(file ? kept : refused);
         }
       });
@@ -157,6 +159,15 @@ TEST_F(BatchStoreTest, WhatACrashLeftIsDeleted) {
   EXPECT_TRUE(fs::exists(folder.path() / "files" / "notes.txt"));
   EXPECT_EQ(content_of(kept.id), "x");
   EXPECT_EQ(fs::status(folder.path() / "files").permissions(), fs::perms::owner_all);
+}
+
+// Also in a folder that others may look into.
+TEST_F(BatchStoreTest, FilesAreTheOwnersAlone) {
+  fs::create_directory(folder.path() / "files");
+  fs::permissions(folder.path() / "files", fs::perms(0755));
+  open();
+  const StoredFile file = add("a", "x");
+  EXPECT_EQ(fs::status(store->path_of(file.id)).permissions(), fs::perms(0600));
 }
 
 TEST_F(BatchStoreTest, AFullDiskCostsTheUploadAlone) {

@@ -161,13 +161,27 @@ TEST_F(ServeConfigTest, WhatDoesNotGoTogether) {
   config.http.certificate = "a.crt";
   config.service.models.push_back(config.service.models[0]);  // the same folder, and so the same name
   config.service.models[0].cache_folder = config.service.models[1].cache_folder = "c";
-  config.service.models[1].aliases = {"sample"};
+  config.service.models[1].aliases = {"sample", "own"};
   config.service.models.emplace_back().folder = folder_ / "none";
   EXPECT_THAT(checked(config), AllOf(HasSubstr("certificate and its key"), HasSubstr("two have the name 'sample'"),
-                                     HasSubstr("the alias 'sample'"), HasSubstr("none: is no folder"),
-                                     HasSubstr("share the cache folder c")));
+                                     HasSubstr("none: is no folder"), HasSubstr("share the cache folder c")));
   config.service.models.clear();
   EXPECT_THAT(checked(config), HasSubstr("models: none is given"));
+}
+
+// A request may put -chat or -reasoner behind a name, and then means the model of that name.
+TEST_F(ServeConfigTest, EachNameIsOneModels) {
+  const auto named = [&](const std::string& first, const std::string& second, std::vector<std::string> aliases) {
+    ServeConfig config = good();
+    config.service.models.push_back(config.service.models[0]);
+    config.service.models[0].name = first, config.service.models[1].name = second;
+    config.service.models[1].aliases = std::move(aliases);
+    return checked(config);
+  };
+  EXPECT_EQ(named("a", "b", {"c", "b-chat", "b"}), "it is good");
+  EXPECT_THAT(named("a", "a-chat", {}), HasSubstr("'a' and 'a-chat' can both be asked for as 'a-chat'"));
+  EXPECT_THAT(named("a-reasoner", "a", {}), HasSubstr("'a-reasoner' and 'a' can both be asked for as 'a-reasoner'"));
+  EXPECT_THAT(named("a", "b", {"a"}), HasSubstr("'a' and 'b' can both be asked for as 'a'"));
 }
 
 TEST_F(ServeConfigTest, AModelIsNamedAfterItsFolder) {

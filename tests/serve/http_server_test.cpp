@@ -32,7 +32,7 @@ class SmallHandler final : public HttpHandler {
  public:
   std::atomic<int> handled = 0, left = 0;
 
-  std::optional<HttpAnswer> admit(const HttpHeader& header, const std::string&) override {
+  std::optional<HttpAnswer> admit(HttpExchange&, const HttpHeader& header) override {
     if (path_of(header) == "/refused") return json_answer(403, "refused");
     return std::nullopt;
   }
@@ -183,6 +183,9 @@ TEST_F(HttpServerTest, HeadHasNoBody) {
   EXPECT_EQ(answer.status, 200u);
   EXPECT_EQ(answer.field("content-length"), "10");  // "HEAD /abc "
   EXPECT_EQ(client.ask("GET /next HTTP/1.1\r\nHost: h\r\n\r\n").body, "GET /next ");
+  client.send("HEAD /pieces HTTP/1.1\r\nHost: h\r\n\r\n");
+  EXPECT_EQ(client.read(/*head=*/true).status, 200u);
+  EXPECT_EQ(client.ask("GET /next HTTP/1.1\r\nHost: h\r\n\r\n").body, "GET /next ") << "no pieces of a body before it";
 }
 
 TEST_F(HttpServerTest, AnswersInPiecesWithATrailer) {

@@ -477,6 +477,130 @@ TEST(Service, AnAnswerHasItsTime) {
   EXPECT_THAT(last, HasSubstr("\"code\":\"timeout\"")) << "an event tells why";
   EXPECT_GT(std::stod(stream.field("x-fathom-cost-usd")), 0.0) << "in the trailer";
   EXPECT_TRUE(becomes([&] { return metric(running.port, "fathom_num_requests_running") == 0; }));
+
+  // Signs of life were sent: what follows them is JSON still.
+  const Running lively({.models = {model}, .answering = {.keep_alive = 100ms, .longest = 1s}});
+  RawClient late(lively.port);
+  const RawAnswer body = late.ask(completion(8000, 1));
+  EXPECT_EQ(body.status, 200u);
+  EXPECT_TRUE(body.body.starts_with("\n")) << body.body;
+  EXPECT_EQ(Json::parse(body.body, nullptr, false).value("error", Json::object()).value("code", ""), "timeout")
+      << body.body;
+  EXPECT_LT(late.closed_after(), 5s) << "no more is asked of a connection whose answer failed";
+}
+
+// Of a list of prompts, more than may wait.
+TEST(Service, AListOfPromptsFillsNoQueue) {
+  ModelSettings model = sample();
+  model.scheduler.max_waiting = 2;
+  model.scheduler.batcher.max_running = 2;
+  const Running running({.models = {model}});
+  Json prompts = Json::array();
+  for (int i = 0; i < 40; ++i) prompts.push_back(fmt::format("What is {} + 7?", i));
+  const Json many = {{"prompt", prompts}, {"max_tokens", 8}, {"temperature", 0}};
+  RawClient list(running.port);
+  list.send(post("/v1/completions", many.dump()));
+  EXPECT_TRUE(becomes([&] { return metric(running.port, "fathom_num_requests_running") >= 1; }));
+  const Json one = {{"prompt", prompts[33]}, {"max_tokens", 8}, {"temperature", 0}};
+  const std::string alone = text_of(ask(running.port, post("/v1/completions", one.dump())));
+  const Json answered = Json::parse(list.read().body);
+  ASSERT_EQ(answered.value("choices", Json::array()).size(), 40u) << answered;
+  EXPECT_EQ(answered["choices"][33]["text"], alone);
+}
+
+TEST(Service, BilledIsWhatWasComputed) {
+  const TempDir folder;
+  ModelSettings model = sample();
+  model.scheduler.batcher.max_running = 1;
+  const Running running({.models = {model}, .ledger = folder / "ledger.db"});
+  std::string text = "Sum up:";
+  for (int i = 0; i < 40; ++i) text += fmt::format(" {} apples,", i);
+  const auto leave = [&](const std::string& request, const char* state) {
+    RawClient client(running.port);
+    client.send(request);
+    EXPECT_TRUE(becomes([&] { return metric(running.port, state) == 1; }));
+    if (std::string_view(state).ends_with("running")) client.read_until("data: {");
+    client.close();
+    EXPECT_TRUE(becomes([&] { return metric(running.port, state) == 0; }));
+  };
+  leave(completion(300, 1, true, text), "fathom_num_requests_running");
+  leave(completion(300, 2, true, text), "fathom_num_requests_running");
+  RawClient holder(running.port);
+  holder.send(endless());
+  EXPECT_THAT(holder.read_until("data: {"), HasSubstr("data: {"));
+  leave(completion(300, 3, true, text), "fathom_num_requests_waiting");
+  holder.close();
+  const auto rows = [&] {
+    return test::query(folder / "ledger.db",
+                       "select aborted, prompt_tokens > 128, cached_tokens >= 64, price_usd > 0 from requests order by "
+                       "time_ms, rowid");
+  };
+  EXPECT_TRUE(becomes([&] { return rows().size() == 4; }));
+  std::vector<std::string> found = rows();
+  std::ranges::sort(found);
+  EXPECT_THAT(found, testing::ElementsAre("1|0|0|0",    // it waited
+                                          "1|0|0|1",    // the holder, whose prompt is short
+                                          "1|1|0|1",    // read
+                                          "1|1|1|1"));  // found in the cache, but for its end
+}
+
+TEST(Service, KeysShareTheModel) {
+  const TempDir folder;
+  std::map<std::string, std::string> keys;
+  {
+    auto store = KeyStore::open(folder / "keys.db", Database::Mode::kCreate);
+    ASSERT_TRUE(store) << store.error().message;
+    for (const char* name : {"many", "one"}) keys[name] = fmt::format("x-api-key: {}\r\n", *(*store)->add(name, {}, 1));
+  }
+  ModelSettings model = sample();
+  model.scheduler.batcher.max_running = 1;
+  const Running running({.models = {model}, .keys = folder / "keys.db"});
+  std::atomic<int> ended = 0;
+  std::atomic<int> place_of_one = -1;
+  std::vector<std::jthread> clients;
+  const auto begin = [&](const std::string& key, int waiting) {
+    clients.emplace_back([&, key] {
+      const Json body = {{"prompt", "hi"}, {"max_tokens", 150}, {"ignore_eos", true}};
+      EXPECT_EQ(ask(running.port, post("/v1/completions", body.dump(), keys[key])).status, 200u);
+      const int place = ended++;
+      if (key == "one") place_of_one = place;
+    });
+    EXPECT_TRUE(becomes([&] {
+      return metric(running.port, "fathom_num_requests_running", keys["one"]) == 1 &&
+             metric(running.port, "fathom_num_requests_waiting", keys["one"]) == waiting;
+    }));
+  };
+  for (int i = 0; i < 4; ++i) begin("many", i);
+  begin("one", 4);
+  clients.clear();
+  EXPECT_EQ(ended, 5);
+  EXPECT_LE(place_of_one, 2) << "before most of those that another key asked for earlier";
+}
+
+TEST(Service, ABudgetNeedsALedger) {
+  const TempDir folder;
+  auto store = KeyStore::open(folder / "keys.db", Database::Mode::kCreate);
+  ASSERT_TRUE(store) << store.error().message;
+  const std::string key = fmt::format("x-api-key: {}\r\n", *(*store)->add("alice", {}, 1));
+  const Json body = {{"prompt", "hi"}, {"max_tokens", 2}};
+  const Running running({.keys = folder / "keys.db"});
+  const auto asks = [&] { return ask(running.port, post("/v1/completions", body.dump(), key)); };
+  EXPECT_EQ(asks().status, 200u);
+  ASSERT_TRUE((*store)->change("alice", [](KeySettings& settings) { settings.limits.budget_usd = 100; }));
+  EXPECT_TRUE(becomes([&] { return asks().status == 403; })) << "and not: without end";
+  EXPECT_THAT(error_of(asks()), HasSubstr("no ledger"));
+  ASSERT_FALSE(
+      Service::open(*std::make_unique<asio::io_context>(), {.models = {sample()}, .keys = folder / "keys.db"}));
+}
+
+// A request counts from its header on, so that bodies in memory are no more than requests may be.
+TEST(Service, RequestsWhoseBodyComesAreCounted) {
+  const Running running({.max_requests = 1});
+  RawClient slow(running.port);
+  slow.send(head("POST", "/v1/completions") + "Content-Length: 10\r\n\r\n{");
+  EXPECT_TRUE(becomes([&] { return ask(running.port, completion(1, 1)).status == 429; }));
+  slow.close();
+  EXPECT_TRUE(becomes([&] { return ask(running.port, completion(1, 1)).status == 200; }));
 }
 
 TEST(Service, ModelsAreLoadedWhenTheyAreAskedFor) {
