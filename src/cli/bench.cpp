@@ -64,6 +64,8 @@ Result<int> measure(const BenchOptions& options) {
 }
 
 Result<int> compare(const BenchOptions& options) {
+  if (!options.json.empty())
+    return fail("--json: of a comparison there is none; --html FILE writes a page of both runs");
   std::vector<BenchReport> reports;
   for (const std::string& file : options.compare) {
     FATHOM_TRY(BenchReport report, load_report(file));

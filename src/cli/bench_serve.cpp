@@ -96,6 +96,8 @@ Result<int> run_load_test(const LoadOptions& options) {
 }
 
 Result<int> compare(const LoadOptions& options) {
+  if (!options.json.empty() || !options.html.empty() || !options.responses.empty())
+    return fail("--json, --html, --responses: of a comparison there is none; it goes to stdout");
   FATHOM_TRY(const std::string text, compare_reports(options.compare[0], options.compare[1]));
   std::fputs(text.c_str(), stdout);
   return 0;

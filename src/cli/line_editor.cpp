@@ -78,8 +78,9 @@ LineEditor::~LineEditor() {
 LineEditor::End LineEditor::read(const std::string& prompt, std::string& line) {
   line.clear();
   if (!edit_) {
+    errno = 0;
     if (std::getline(std::cin, line)) return End::kLine;
-    if (errno == EINTR) {
+    if (errno == EINTR && std::feof(stdin) == 0) {
       std::cin.clear();
       return End::kInterrupted;
     }

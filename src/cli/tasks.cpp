@@ -133,7 +133,7 @@ void add_tasks(CLI::App& app, CommandContext& context) {
       ->check(CLI::IsMember({"train", "held-out"}))
       ->type_name("NAME")
       ->capture_default_str();
-  command->add_flag("--thinking", options->thinking, "With the reasoning");
+  command->add_flag("--thinking", options->thinking, "With the reasoning")->excludes("--mix");
   command->add_option("--length", options->length, "Of texts to look something up in; 0: drawn")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");

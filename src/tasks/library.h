@@ -11,6 +11,9 @@
 
 namespace fathom {
 
+// Of what is drawn for a seed, and learnt of it. A run of training goes on only with what it began with.
+inline constexpr int kTasksVersion = 2;
+
 struct TaskInfo {
   std::string_view name, description;
   bool looks_up = false;     // has a text of a length that can be asked for

@@ -16,8 +16,6 @@ namespace fathom::train {
 
 namespace {
 
-constexpr size_t kMaxChatBytes = size_t{4} << 30;
-
 // Ends of text to be learnt or only read. Every piece ends with a mark of the chat format, so that pieces are encoded
 // apart as the prompt and the answer of a conversation are.
 Status append_piece(TokenExample& example, std::string_view text, float weight, const Tokenizer& tokenizer) {
@@ -67,9 +65,8 @@ class TaskSource : public ExampleSource {
     // No step has 2^24 examples: batch_tokens is at most 2^28, and no example has fewer than 16 tokens.
     FATHOM_TRY(const Example drawn, mix_.example((static_cast<uint64_t>(step) << 24) + static_cast<uint64_t>(n)));
     TokenExample example;
-    FATHOM_TRY(const size_t learnt,
-               append_plain_turns(example, drawn.prompt, ChatFormat::kV31, drawn.question.messages,
-                                  drawn.question.tools, prompt_weight_, tokenizer_));
+    FATHOM_TRY(const size_t learnt, append_plain_turns(example, drawn.prompt, ChatFormat::kV31, drawn.question.messages,
+                                                       drawn.question.tools, prompt_weight_, tokenizer_));
     FATHOM_RETURN_IF_ERROR(
         append_piece(example, std::string_view(drawn.prompt).substr(learnt), prompt_weight_, tokenizer_));
     FATHOM_RETURN_IF_ERROR(append_piece(example, drawn.completion, 1, tokenizer_));
@@ -214,9 +211,15 @@ Result<std::vector<TokenExample>> load_chat_file(const std::filesystem::path& fi
 }
 
 Result<std::unique_ptr<ExampleSource>> make_chat_source(std::vector<TokenExample> examples, uint64_t seed,
-                                                        int64_t batch_tokens, int64_t longest) {
+                                                        int64_t batch_tokens, int64_t longest, LeftOut* left_out) {
   const size_t all = examples.size();
-  std::erase_if(examples, [&](const TokenExample& e) { return e.rows() > longest || e.rows() < 1; });
+  LeftOut out;
+  std::erase_if(examples, [&](const TokenExample& e) {
+    if (e.rows() >= 1 && e.rows() <= longest) return false;
+    ++out.examples, out.longest = std::max(out.longest, e.rows());
+    return true;
+  });
+  if (left_out) *left_out = out;
   if (examples.empty())
     return fail("all {} conversations are longer than sequence_length, which is {} tokens", all, longest);
   return std::make_unique<ChatSource>(std::move(examples), seed, batch_tokens);

@@ -40,9 +40,17 @@ Result<std::unique_ptr<ExampleSource>> make_task_source(const TaskSettings& sett
 Result<std::vector<TokenExample>> load_chat_file(const std::filesystem::path& file, const Tokenizer& tokenizer,
                                                  double prompt_weight);
 
-// Passes over conversations, each in an order of its own. Those of more than `longest` rows are left out; fails when
-// none is left. batch_tokens: how far a step goes.
+inline constexpr size_t kMaxChatBytes = size_t{4} << 30;
+
+// What was left out of a file of conversations because no pack could hold it.
+struct LeftOut {
+  int64_t examples = 0, longest = 0;  // longest: rows
+};
+
+// Passes over conversations, each in an order of its own. Those of more than `longest` rows are left out, and counted in
+// left_out; fails when none is left. batch_tokens: how far a step goes.
 Result<std::unique_ptr<ExampleSource>> make_chat_source(std::vector<TokenExample> examples, uint64_t seed,
-                                                        int64_t batch_tokens, int64_t longest);
+                                                        int64_t batch_tokens, int64_t longest,
+                                                        LeftOut* left_out = nullptr);
 
 }  // namespace fathom::train

@@ -14,6 +14,8 @@
 
 #include "base/check.h"
 #include "base/file.h"
+#include "tasks/library.h"
+#include "tasks/random.h"
 #include "text/tokenizer.h"
 #include "train/data.h"
 #include "train/export.h"
@@ -72,6 +74,7 @@ class Run {
       : options_(options), f_(functions), recipe_(std::move(recipe)), display_(recipe_) {}
 
   Result<RunEnd> run() {
+    FATHOM_TRY(data_, describe_data());
     FATHOM_RETURN_IF_ERROR(check_folder());
     FATHOM_TRY(tokenizer_, Tokenizer::load(recipe_.tokenizer));
     if (tokenizer_->vocab_size() > recipe_.model.vocab_size)
@@ -114,6 +117,14 @@ class Run {
     return static_cast<size_t>(std::ranges::find(recipe_.stages, name, &Stage::name) - recipe_.stages.begin());
   }
 
+  // What batches are a function of, besides recipe and tokenizer.
+  Result<json> describe_data() const {
+    if (recipe_.chat.empty()) return json{{"tasks_version", kTasksVersion}};
+    FATHOM_TRY(const std::string text, read_file(recipe_.chat, kMaxChatBytes));
+    return json{{"chat_bytes", text.size()}, {"chat_hash", hash_text(text)}};
+  }
+  fs::path data_file() const { return options_.folder / "data.json"; }
+
   // Nothing is written yet. What makes a folder a run is its recipe, and a run goes on with the same one.
   Status check_folder() const {
     const fs::path file = options_.folder / "recipe.json";
@@ -146,6 +157,12 @@ class Run {
     if (before != tokenizer)
       return fail("{}: is not the tokenizer that the run was started with, {}", recipe_.tokenizer.string(),
                   (options_.folder / "tokenizer.json").string());
+    FATHOM_TRY(const std::string data, read_file(data_file()));
+    if (json::parse(data, nullptr, false) != data_)
+      return fail("{}: the run was started with other data, {} and not {}; {}", data_file().string(), data,
+                  data_.dump(),
+                  recipe_.chat.empty() ? "this program draws other tasks: start anew, or go on with the program of then"
+                                       : recipe_.chat.string() + " has changed: put it back as it was, or start anew");
     if (options_.from)
       return fail("--from and --resume: a run that goes on has its weights already; leave one of them out");
     return {};
@@ -159,6 +176,7 @@ class Run {
     FATHOM_RETURN_IF_ERROR(make_folder(options_.folder / "stages"));
     FATHOM_RETURN_IF_ERROR(write_file_atomically(options_.folder / "tokenizer.json", tokenizer));
     FATHOM_RETURN_IF_ERROR(save_parameters(start_file(), parameters_));
+    FATHOM_RETURN_IF_ERROR(write_file_atomically(data_file(), data_.dump()));
     return write_file_atomically(options_.folder / "recipe.json", json::parse(recipe_.canonical).dump(2) + "\n");
   }
 
@@ -192,10 +210,16 @@ class Run {
     return {};
   }
 
-  Result<std::unique_ptr<ExampleSource>> make_source(const Stage& stage) const {
+  Result<std::unique_ptr<ExampleSource>> make_source(const Stage& stage) {
     if (recipe_.chat.empty())
       return make_task_source(stage.tasks, stage.data_seed, *tokenizer_, recipe_.prompt_loss_weight);
-    return make_chat_source(chat_, stage.data_seed, stage.batch_tokens, stage.sequence_length);
+    LeftOut out;
+    auto source = make_chat_source(chat_, stage.data_seed, stage.batch_tokens, stage.sequence_length, &out);
+    if (source && out.examples > 0)
+      display_.say(
+          fmt::format("{}: {} of {} conversations are left out: the longest has {} tokens, and sequence_length is {}",
+                      stage.name, out.examples, chat_.size(), out.longest, stage.sequence_length));
+    return source;
   }
 
   Result<RunEnd> run_stage(size_t index, int64_t first, RunLog& log) {
@@ -314,6 +338,7 @@ class Run {
   Functions& f_;
   const Recipe recipe_;
   RunDisplay display_;
+  json data_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::vector<TokenExample> chat_;
   Parameters parameters_;

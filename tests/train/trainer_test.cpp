@@ -145,6 +145,32 @@ TEST_F(Trainer, LogIsCutBackToTheState) {
   EXPECT_EQ(log(folder / "cut" / "log.jsonl"), log(folder / "whole" / "log.jsonl"));
 }
 
+TEST_F(Trainer, ConversationsStayAsTheyWere) {
+  const auto line = [](int turns) {
+    std::string messages;
+    for (int i = 0; i < turns; ++i)
+      messages +=
+          std::string(i ? "," : "") + R"({"role":"user","content":"hi"},{"role":"assistant","content":"hello"})";
+    return R"({"messages":[)" + messages + "]}\n";
+  };
+  const fs::path file = folder / "chat.jsonl";
+  std::ofstream(file) << line(1) << line(2) << line(400);
+  auto json = tiny_json();
+  json["data"].erase("tasks");
+  json["data"]["chat"] = "chat.jsonl";
+  for (auto& stage : json["stages"])
+    for (const char* of_tasks : {"weights", "thinking_percent", "multi_turn_percent", "max_length", "length"})
+      stage.erase(of_tasks);
+  write_recipe(json, recipe);
+  testing::internal::CaptureStderr();
+  ASSERT_EQ(run("chat", false, 3).value(), RunEnd::kStopped);
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("1 of 3 conversations are left out"));
+  std::ofstream(file, std::ios::app) << line(3);
+  EXPECT_THAT(run("chat", true).error().message, AllOf(HasSubstr("other data"), HasSubstr("chat.jsonl has changed")));
+  std::ofstream(file) << line(1) << line(2) << line(400);
+  EXPECT_TRUE(run("chat", true, 3));
+}
+
 TEST_F(Trainer, WhatIsRefused) {
   EXPECT_THAT(run("none", true).error().message, HasSubstr("nothing to resume"));
   ASSERT_TRUE(run("run", false, 3));
@@ -155,6 +181,10 @@ TEST_F(Trainer, WhatIsRefused) {
   write_recipe(json, recipe);
   EXPECT_THAT(run("run", true).error().message, AllOf(HasSubstr("another recipe"), HasSubstr("optimizer, seed")));
   write_recipe(tiny_json(), recipe);
+  const std::string data = bytes(folder / "run" / "data.json");
+  std::ofstream(folder / "run" / "data.json") << R"({"tasks_version": 1})";
+  EXPECT_THAT(run("run", true).error().message, AllOf(HasSubstr("other data"), HasSubstr("draws other tasks")));
+  std::ofstream(folder / "run" / "data.json") << data;
   from = folder / "run";
   EXPECT_THAT(run("run", true).error().message, HasSubstr("--from and --resume"));
   EXPECT_THAT(run("other").error().message, HasSubstr("config.json"));
