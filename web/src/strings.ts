@@ -1,7 +1,16 @@
 // Every text of the interface, in English. Another language is another file of this shape.
 
 export const texts = {
-  app: { name: "Fathom", skip: "Skip to the content", nav: "Pages", menu: "Menu", close: "Close", loading: "Loading…" },
+  app: {
+    name: "Fathom",
+    skip: "Skip to the content",
+    nav: "Pages",
+    menu: "Menu",
+    close: "Close",
+    loading: "Loading…",
+    notLoaded: "This page could not be loaded from the server.",
+    reload: "Load again",
+  },
   pages: { chat: "Chat", lens: "Lens", dashboard: "Dashboard" },
   theme: { label: "Colours", auto: "As the system", light: "Light", dark: "Dark" },
   actions: {

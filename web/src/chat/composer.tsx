@@ -3,7 +3,7 @@ import { useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { type Attachment, type ChatNode, openCalls, pathOf } from "../model/conversation";
 import { chatBody, messagesOf, toolsOf } from "../model/request";
 import { send, stop } from "../state/answer";
-import { current, liveOf, modelOf, tell } from "../state/session";
+import { current, draftOf, liveOf, modelOf, setDraft, tell } from "../state/session";
 import { texts } from "../strings";
 import { compact, whole } from "../text/format";
 import { decodeText, visible } from "../text/visible";
@@ -48,8 +48,7 @@ function ContextMeter({ count, limit }: { count: number; limit: number | undefin
 
 export function Composer() {
   const conversation = current.value;
-  const [draft, setDraft] = useState("");
-  const [files, setFiles] = useState<Attachment[]>([]);
+  const { text: draft, files } = draftOf(conversation.id);
   const [codeShown, setCodeShown] = useState(false);
   const area = useRef<HTMLTextAreaElement>(null);
   const picker = useRef<HTMLInputElement>(null);
@@ -58,10 +57,8 @@ export function Composer() {
   const model = modelOf(conversation.settings);
   const waitsForTools = openCalls(path).length > 0;
 
-  // Before it is painted: what is typed as soon as it shows is not wiped.
+  // Before it is painted: what is typed as soon as it shows goes into it.
   useLayoutEffect(() => {
-    setDraft("");
-    setFiles([]);
     if (matchMedia("(hover: hover)").matches) area.current?.focus();
   }, [conversation.id]);
   useLayoutEffect(() => {
@@ -85,12 +82,12 @@ export function Composer() {
   const submit = (): void => {
     if (coming || waitsForTools || (!draft.trim() && !files.length)) return;
     send(conversation, draft, files);
-    setDraft("");
-    setFiles([]);
+    setDraft(conversation.id, { text: "", files: [] });
   };
   const attach = (list: FileList | null): void => {
     // A copy at once: the list empties when the field is reset.
-    if (list) void readFiles([...list]).then((read) => setFiles((all) => [...all, ...read]));
+    const { id } = conversation;
+    if (list) void readFiles([...list]).then((read) => setDraft(id, { files: [...draftOf(id).files, ...read] }));
   };
 
   return (
@@ -112,7 +109,7 @@ export function Composer() {
               <IconButton
                 icon="close"
                 label={texts.chat.removeFile(visible(file.name))}
-                onClick={() => setFiles(files.filter((_, at) => at !== i))}
+                onClick={() => setDraft(conversation.id, { files: files.filter((_, at) => at !== i) })}
               />
             </li>
           ))}
@@ -125,7 +122,7 @@ export function Composer() {
         aria-label={texts.chat.ask}
         placeholder={texts.chat.placeholder}
         value={draft}
-        onInput={(event) => setDraft(event.currentTarget.value)}
+        onInput={(event) => setDraft(conversation.id, { text: event.currentTarget.value })}
         onKeyDown={(event) => {
           if (event.key === "Escape" && coming) stop(conversation.id);
           if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

@@ -80,7 +80,9 @@ export const defaultSettings = (): ChatSettings => ({
   sampling: {},
 });
 
-export const newId = (): string => crypto.randomUUID();
+// Not crypto.randomUUID: a page over plain HTTP from another machine has none.
+export const newId = (): string =>
+  Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 export function newConversation(settings: ChatSettings, now = Date.now()): Conversation {
   return { id: newId(), title: "", created: now, updated: now, settings, nodes: {}, chosen: {} };

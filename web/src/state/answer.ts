@@ -67,6 +67,7 @@ export async function answer(conversationId: string, parent: string | null, cont
     settings,
   };
   delete node.problem;
+  delete node.numbers; // of this request; what an earlier one took is added at the end
   const log = new TokenLog(continued?.tokens);
   const calls: ToolCall[] = [];
   const shown = signal<ChatNode>({ ...node });
@@ -77,7 +78,7 @@ export async function answer(conversationId: string, parent: string | null, cont
   const begun = performance.now();
   let first = 0,
     last = 0,
-    thoughtEnd = 0,
+    thinks = false,
     tokens = 0,
     painted = 0,
     keptAt = begun;
@@ -108,11 +109,10 @@ export async function answer(conversationId: string, parent: string | null, cont
         }
         if (event.reasoning) {
           node.reasoning = (node.reasoning ?? "") + event.reasoning;
-          numbers.reasoningMs = last - first;
-        } else if (node.reasoning && !thoughtEnd && (event.content || event.toolCalls.length)) {
-          thoughtEnd = last;
-          numbers.reasoningMs = last - first;
+          thinks = true;
         }
+        if (thinks) numbers.reasoningMs = last - first;
+        if (event.content || event.toolCalls.length) thinks = false;
         node.content += event.content;
         for (const delta of event.toolCalls) addCall(calls, delta);
         for (const token of event.logprobs) log.push(token);
@@ -134,6 +134,7 @@ export async function answer(conversationId: string, parent: string | null, cont
   }
   clearTimeout(timer);
   finish(node, calls, log, { tokens: node.numbers?.completionTokens ?? tokens, first, last }, model?.price);
+  if (continued?.numbers) addEarlier(node, continued.numbers);
   const after = conversationOf(conversationId);
   const rest = new Map(live.value);
   rest.delete(node.id);
@@ -156,6 +157,17 @@ function finish(
     numbers.tokensPerSecond = ((timing.tokens - 1) * 1000) / (timing.last - timing.first);
   numbers.completionTokens ??= timing.tokens || undefined;
   numbers.costUsd ??= costOf(numbers, price);
+}
+
+// An answer that was taken up again has cost, said and thought what both requests did.
+function addEarlier(node: ChatNode, earlier: NonNullable<ChatNode["numbers"]>): void {
+  const numbers = (node.numbers ??= {});
+  const sum = (a?: number, b?: number): number | undefined =>
+    a === undefined && b === undefined ? undefined : (a ?? 0) + (b ?? 0);
+  numbers.costUsd = sum(numbers.costUsd, earlier.costUsd);
+  numbers.completionTokens = sum(numbers.completionTokens, earlier.completionTokens);
+  numbers.reasoningTokens = sum(numbers.reasoningTokens, earlier.reasoningTokens);
+  numbers.reasoningMs = sum(numbers.reasoningMs, earlier.reasoningMs);
 }
 
 export function send(conversation: Conversation, content: string, attachments: Attachment[]): void {

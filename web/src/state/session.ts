@@ -3,7 +3,14 @@ import { batch, computed, type Signal, signal } from "@preact/signals";
 import { listModels } from "../api/client";
 import { ApiError } from "../api/error";
 import type { ModelInfo } from "../api/types";
-import { type ChatNode, type ChatSettings, type Conversation, newConversation, titleFrom } from "../model/conversation";
+import {
+  type Attachment,
+  type ChatNode,
+  type ChatSettings,
+  type Conversation,
+  newConversation,
+  titleFrom,
+} from "../model/conversation";
 import { texts } from "../strings";
 import { lastSettings, rememberSettings } from "./settings";
 import * as database from "./database";
@@ -41,6 +48,21 @@ export interface Live {
 export const live = signal<ReadonlyMap<string, Live>>(new Map());
 export const liveOf = (conversation: string): Live | undefined =>
   [...live.value.values()].find((one) => one.conversation === conversation);
+
+// What is written and not yet sent, by conversation: it stays while other pages and conversations are looked at.
+export interface Draft {
+  text: string;
+  files: Attachment[];
+}
+const drafts = signal<ReadonlyMap<string, Draft>>(new Map());
+export const draftOf = (conversation: string): Draft => drafts.value.get(conversation) ?? { text: "", files: [] };
+export function setDraft(conversation: string, change: Partial<Draft>): void {
+  const next = { ...draftOf(conversation), ...change };
+  const all = new Map(drafts.value);
+  if (next.text || next.files.length) all.set(conversation, next);
+  else all.delete(conversation);
+  drafts.value = all;
+}
 
 // A line for the user that goes by itself.
 export const notice = signal("");

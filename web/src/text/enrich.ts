@@ -1,5 +1,6 @@
 // What is drawn into a block after it stands: maths and the colours of code, by libraries that load when first needed.
 import { texts } from "../strings";
+import { copyText } from "./copy";
 import { sanitize } from "./markdown";
 
 const kLongestCode = 60_000; // characters; colours for more would be felt while scrolling
@@ -45,7 +46,8 @@ function addCopyButton(pre: HTMLElement, language: string): void {
   button.className = "quiet small";
   button.textContent = texts.actions.copy;
   button.addEventListener("click", () => {
-    void navigator.clipboard.writeText(pre.textContent ?? "").then(() => {
+    void copyText(pre.textContent ?? "").then((done) => {
+      if (!done) return;
       button.textContent = texts.actions.copied;
       setTimeout(() => (button.textContent = texts.actions.copy), 1500);
     });

@@ -20,8 +20,26 @@ const kPages: [Page, IconName][] = [
 // A page that is loaded when it is first opened.
 function Lazy({ load }: { load: () => Promise<ComponentType> }) {
   const [Loaded, setLoaded] = useState<ComponentType | undefined>();
-  useEffect(() => void load().then((component) => setLoaded(() => component)), [load]);
-  return Loaded ? <Loaded /> : <p class="page-loading">{texts.app.loading}</p>;
+  const [failed, setFailed] = useState(false);
+  useEffect(
+    () =>
+      void load().then(
+        (component) => setLoaded(() => component),
+        () => setFailed(true),
+      ),
+    [load],
+  );
+  if (Loaded) return <Loaded />;
+  if (!failed) return <p class="page-loading">{texts.app.loading}</p>;
+  // The server is gone, or has another version of the app; what a browser failed to load once it does not ask for again.
+  return (
+    <div class="page-loading" role="alert">
+      <p>{texts.app.notLoaded}</p>
+      <button type="button" onClick={() => location.reload()}>
+        {texts.app.reload}
+      </button>
+    </div>
+  );
 }
 const loadLens = (): Promise<ComponentType> => import("../lens/lens_page").then((module) => module.LensPage);
 const loadDashboard = (): Promise<ComponentType> =>

@@ -1,4 +1,5 @@
 // The few controls that HTML does not have by itself.
+import { copyText } from "../text/copy";
 import type { ComponentChildren } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { texts } from "../strings";
@@ -154,10 +155,6 @@ export function Menu(props: {
   );
 }
 
-export async function copyText(text: string): Promise<void> {
-  await navigator.clipboard.writeText(text).catch(() => undefined);
-}
-
 export function CopyButton({ text, class: extra }: { text: () => string; class?: string }) {
   const [copied, setCopied] = useState(false);
   return (
@@ -166,8 +163,8 @@ export function CopyButton({ text, class: extra }: { text: () => string; class?:
       class={extra ?? ""}
       label={copied ? texts.actions.copied : texts.actions.copy}
       onClick={() => {
-        void copyText(text()).then(() => {
-          setCopied(true);
+        void copyText(text()).then((done) => {
+          setCopied(done);
           setTimeout(() => setCopied(false), 1500);
         });
       }}

@@ -109,6 +109,39 @@ for (const [size, scheme] of [
       await page.getByRole("button", { name: "Continue" }).click();
       await answered(page);
       await expect.poll(() => lastAnswer(page)).toMatch(new RegExp(`^${before.trim()}.+`));
+      // What both requests said.
+      await expect.poll(() => textOf(page.locator(".number-answer"))).toContain("4");
+    });
+
+    it("keeps what is written while other pages and conversations are looked at", async () => {
+      const page = await open(size, scheme);
+      const box = page.getByRole("textbox", { name: "Message", exact: true });
+      const go = async (name: string): Promise<void> => {
+        await openMenu(page);
+        await page.getByRole("link", { name, exact: true }).click();
+      };
+      await page.locator("input[type=file]").setInputFiles({
+        name: "notes.txt",
+        mimeType: "text/plain",
+        buffer: Buffer.from("the code is 7"),
+      });
+      await box.fill("half a quest");
+      await go("Dashboard");
+      await page.getByRole("heading").first().waitFor();
+      await go("Chat");
+      expect(await box.inputValue()).toBe("half a quest");
+      expect(await textOf(page.locator(".files"))).toContain("notes.txt");
+      await ask(page, "half a question");
+      await answered(page);
+      expect(await box.inputValue()).toBe("");
+      expect(await page.locator(".files").count()).toBe(0);
+      await box.fill("more");
+      await openMenu(page);
+      await page.getByRole("button", { name: "New chat" }).click();
+      expect(await box.inputValue()).toBe("");
+      await openMenu(page);
+      await page.locator(".conversations").getByText("half a question").first().click();
+      await expect.poll(() => box.inputValue()).toBe("more");
     });
 
     it("has the built-in calculator answer calls", async () => {
@@ -402,6 +435,30 @@ describe("the app", () => {
     await page.keyboard.press("ArrowLeft");
     await page.keyboard.press("Enter");
     await page.waitForSelector(".t.query");
+  });
+
+  // As browsers give it to a page that another machine serves over plain HTTP.
+  it("works without what only secure pages have, and tells what it could not load", async () => {
+    const page = await open("desktop", "light");
+    await page.addInitScript(() => {
+      Reflect.deleteProperty(Crypto.prototype, "randomUUID");
+      for (const name of ["clipboard", "serviceWorker"]) Reflect.deleteProperty(Navigator.prototype, name);
+    });
+    await page.evaluate(async () => {
+      for (const worker of await navigator.serviceWorker.getRegistrations()) await worker.unregister();
+    });
+    await page.reload();
+    await ask(page, "What is 811 + 663?");
+    await answered(page);
+    await page.locator(".message.assistant").hover();
+    await page.getByRole("button", { name: "Copy" }).last().click();
+    await page.getByRole("button", { name: "Copied" }).waitFor();
+    await page.route(/dashboard_page/, (route) => route.abort());
+    await page.getByRole("link", { name: "Dashboard" }).click();
+    await page.getByText("could not be loaded").waitFor();
+    await page.unroute(/dashboard_page/);
+    await page.getByRole("button", { name: "Load again" }).click();
+    await page.getByRole("heading").first().waitFor();
   });
 
   it("follows the system's colours, or the choice", async () => {
