@@ -288,7 +288,14 @@ ApiResult<StoredBatch> BatchStore::add_batch(StoredBatch batch) {
   batch.error_file = random_id("file-");
   batch.created = now();
   const std::lock_guard lock(mutex_);
+  int64_t unfinished = 0;
   const Status entered = [&]() -> Status {
+    FATHOM_TRY(Statement others,
+               database_.prepare("SELECT count(*) FROM batches WHERE key = ? AND " FATHOM_UNFINISHED));
+    others.bind(batch.key);
+    FATHOM_RETURN_IF_ERROR(others.next());
+    unfinished = others.integer(0);
+    if (unfinished >= kMostUnfinished) return {};
     FATHOM_TRY(Statement row, database_.prepare("INSERT INTO batches (" FATHOM_BATCH_COLUMNS
                                                 ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
     return row.run(batch.id, batch.key, batch.endpoint, batch.input_file, batch.metadata, batch.output_file,
@@ -296,6 +303,11 @@ ApiResult<StoredBatch> BatchStore::add_batch(StoredBatch batch) {
                    batch.cancelling, batch.ended, batch.requests, batch.completed, batch.failed, batch.errors);
   }();
   if (!entered) return tl::unexpected(disk_error(entered.error()));
+  if (unfinished >= kMostUnfinished)
+    return tl::unexpected(ApiError{
+        429,
+        fmt::format("{} batches of this key are not over, as many as may be: wait for one, or cancel it", unfinished),
+        "", "rate_limit_exceeded"});
   return batch;
 }
 

@@ -80,7 +80,9 @@ class BatchStore {
   ApiResult<void> remove_file(std::string_view key, std::string_view id);
   std::filesystem::path path_of(std::string_view file) const;
 
-  // A new batch: key, endpoint, input_file, metadata and expires are taken from what is given.
+  // Of one key.
+  static constexpr int64_t kMostUnfinished = 100;
+  // 429: there are as many. A new batch: key, endpoint, input_file, metadata and expires are taken from what is given.
   ApiResult<StoredBatch> add_batch(StoredBatch batch);
   ApiResult<StoredBatch> batch(std::string_view key, std::string_view id) const;
   ApiResult<Page<StoredBatch>> batches(std::string_view key, const PageQuery& query) const;

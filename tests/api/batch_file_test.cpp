@@ -80,6 +80,7 @@ TEST_F(BatchFileTest, AnswersEveryLine) {
 }
 
 TEST_F(BatchFileTest, ABreakChangesNoAnswer) {
+  settings.under_way = 3;  // so that not all are done when it is looked at first
   write_in(twelve());
   ASSERT_TRUE(run());
   const auto expected = results();

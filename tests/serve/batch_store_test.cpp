@@ -146,6 +146,21 @@ TEST_F(BatchStoreTest, ABatchIsAsItWasWrittenLast) {
   EXPECT_TRUE(store->remove_file("a", input.id));
 }
 
+TEST_F(BatchStoreTest, AKeyHasOnlySoManyUnderWay) {
+  open();
+  const StoredFile input = add("a", "x");
+  StoredBatch first = begin("a", input.id);
+  for (int64_t i = 1; i < BatchStore::kMostUnfinished; ++i) begin("a", input.id);
+  const auto refused = store->add_batch({.key = "a", .endpoint = "/v1/completions", .input_file = input.id});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().status, 429);
+  EXPECT_THAT(refused.error().message, HasSubstr("100 batches of this key are not over"));
+  begin("b", input.id);
+  first.status = BatchStatus::kCompleted;
+  ASSERT_TRUE(store->update(first));
+  begin("a", input.id);
+}
+
 TEST_F(BatchStoreTest, WhatACrashLeftIsDeleted) {
   open();
   const StoredFile kept = add("a", "x");

@@ -120,7 +120,7 @@ for (const [size, scheme] of [
         await openMenu(page);
         await page.getByRole("link", { name, exact: true }).click();
       };
-      await page.locator("input[type=file]").setInputFiles({
+      await page.locator(".composer input[type=file]").setInputFiles({
         name: "notes.txt",
         mimeType: "text/plain",
         buffer: Buffer.from("the code is 7"),
@@ -450,7 +450,7 @@ describe("the app", () => {
     await page.reload();
     await ask(page, "What is 811 + 663?");
     await answered(page);
-    await page.locator(".message.assistant").hover();
+    await page.locator(".answer").hover();
     await page.getByRole("button", { name: "Copy" }).last().click();
     await page.getByRole("button", { name: "Copied" }).waitFor();
     await page.route(/dashboard_page/, (route) => route.abort());
