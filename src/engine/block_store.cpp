@@ -156,15 +156,12 @@ int64_t modified_at(const struct stat& status) {
 }
 
 // Without effect where the file is another user's; recency then lasts as long as the process.
-void set_modified(const FileDescriptor& file, int64_t stamp) {
-  const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
-                             {.tv_sec = stamp / kSecond, .tv_nsec = stamp % kSecond}};
-  futimens(file.get(), times);
+std::array<timespec, 2> times_of(int64_t stamp) {
+  return {{{.tv_sec = 0, .tv_nsec = UTIME_OMIT}, {.tv_sec = stamp / kSecond, .tv_nsec = stamp % kSecond}}};
 }
+void set_modified(const FileDescriptor& file, int64_t stamp) { futimens(file.get(), times_of(stamp).data()); }
 void set_modified_at(const FileDescriptor& folder, const std::string& name, int64_t stamp) {
-  const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
-                             {.tv_sec = stamp / kSecond, .tv_nsec = stamp % kSecond}};
-  utimensat(folder.get(), name.c_str(), times, AT_SYMLINK_NOFOLLOW);
+  utimensat(folder.get(), name.c_str(), times_of(stamp).data(), AT_SYMLINK_NOFOLLOW);
 }
 
 }  // namespace
@@ -418,7 +415,7 @@ void BlockStore::touch(std::span<const BlockKey> keys) {
 
 void BlockStore::flush() {
   std::unique_lock lock(mutex_);
-  idle_.wait(lock, [&] { return waiting_.empty() && touched_.empty() && !writing_; });
+  idle_.wait(lock, [&] { return waiting_.empty() && touched_.empty() && !stamping_; });
 }
 
 BlockStoreStats BlockStore::stats() const {
@@ -433,12 +430,12 @@ void BlockStore::write_queue() {
     if (queue_.empty() && touched_.empty()) return;
     if (queue_.empty()) {
       const auto touched = std::exchange(touched_, {});
-      writing_ = true;
+      stamping_ = true;
       lock.unlock();
       // One that is gone by now, or was read since, loses nothing that matters.
       for (const auto& [key, stamp] : touched) set_modified_at(folder_, name_of(key), stamp);
       lock.lock();
-      writing_ = false;
+      stamping_ = false;
       if (waiting_.empty() && touched_.empty()) idle_.notify_all();
       continue;
     }

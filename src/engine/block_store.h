@@ -137,7 +137,7 @@ class BlockStore {
   std::unordered_map<BlockKey, Content, BlockKeyHash> waiting_;  // in the queue, or being written
   std::deque<BlockKey> queue_;
   std::deque<std::pair<BlockKey, int64_t>> touched_;  // modification times that are still to be set
-  bool writing_ = false;
+  bool stamping_ = false;                             // some are being set
   uint64_t last_generation_ = 0;
   int64_t last_stamp_ = 0;  // modification times only grow, whatever the clock does
   BlockStoreStats stats_;
