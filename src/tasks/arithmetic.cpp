@@ -77,8 +77,8 @@ Question draw_subtract(Draw& draw) {
   });
   Question question = asked(x.problem, draw.phrase(kSubtract, x.a, x.b));
   question.reasoning = fmt::format("{} - {}\n", x.a, x.b);
-  append_comparison(question.reasoning, x.a, x.b);
-  if (x.a < x.b) question.reasoning += "negative\n";
+  append_comparison(question.reasoning, x.a, x.b, std::max(digits_of(x.a), digits_of(x.b)));
+  question.reasoning += x.a < x.b ? ", negative\n" : "\n";
   append_subtraction(question.reasoning, std::max(x.a, x.b), std::min(x.a, x.b));
   return answered(std::move(question), x.a - x.b, fmt::format("{} - {}", x.a, x.b));
 }

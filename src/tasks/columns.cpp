@@ -14,14 +14,14 @@ int digit_at(const std::string& number, size_t place) {
   return place < number.size() ? number[number.size() - 1 - place] - '0' : 0;
 }
 
-char sign(int64_t a, int64_t b) { return a < b ? '<' : a > b ? '>' : '='; }
+char sign(char a, char b) { return a < b ? '<' : a > b ? '>' : '='; }
 
 }  // namespace
 
 void append_addition(std::string& out, int64_t a, int64_t b) {
   const std::string left = std::to_string(a), right = std::to_string(b);
   const size_t places = std::max(left.size(), right.size());
-  out += fmt::format("{:0>{}} + {:0>{}}\n", left, places, right, places);
+  out += fmt::format("{} + {}\n", padded(a, places), padded(b, places));
   std::string result;
   int carry = 0;
   for (size_t place = 0; place < places || carry > 0; ++place) {
@@ -34,7 +34,7 @@ void append_addition(std::string& out, int64_t a, int64_t b) {
 
 void append_subtraction(std::string& out, int64_t a, int64_t b) {
   const std::string left = std::to_string(a), right = std::to_string(b);
-  out += fmt::format("{} - {:0>{}}\n", left, right, left.size());
+  out += fmt::format("{} - {}\n", left, padded(b, left.size()));
   std::string result;
   int borrow = 0;
   for (size_t place = 0; place < left.size(); ++place) {
@@ -60,18 +60,17 @@ void append_product(std::string& out, int64_t a, int64_t digit, int zeros) {
   }
 }
 
-void append_comparison(std::string& out, int64_t a, int64_t b) {
-  const std::string left = std::to_string(a), right = std::to_string(b);
-  if (left.size() != right.size()) {
-    const auto digits = [](size_t n) { return fmt::format("{} digit{}", n, n == 1 ? "" : "s"); };
-    out += fmt::format("{} {} {}", digits(left.size()), sign(a, b), digits(right.size()));
-  } else {
-    for (size_t i = 0; i < left.size(); ++i) {
-      out += fmt::format("{}{} {} {}", i == 0 ? "" : ", ", left[i], sign(left[i], right[i]), right[i]);
-      if (left[i] != right[i]) break;
-    }
+void append_comparison(std::string& out, int64_t a, int64_t b, size_t places) {
+  const std::string left = padded(a, places), right = padded(b, places);
+  out += fmt::format("{} {}:", left, right);
+  for (size_t i = 0; i < places; ++i) {
+    out += fmt::format("{} {} {} {}", i == 0 ? "" : ",", left[i], right[i], sign(left[i], right[i]));
+    if (left[i] != right[i]) break;
   }
-  out += fmt::format(", so {} {} {}\n", a, sign(a, b), b);
 }
+
+size_t digits_of(int64_t number) { return std::to_string(number).size(); }
+
+std::string padded(int64_t number, size_t places) { return fmt::format("{:0>{}}", number, places); }
 
 }  // namespace fathom

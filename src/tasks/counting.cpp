@@ -57,7 +57,7 @@ Question draw_count_letters(Draw& draw) {
   });
   const std::string letter(1, letters.letter);
   Question question = asked(letters.problem, draw.phrase(kLetters, letter, letters.word));
-  question.reasoning = fmt::format("{} in {}\n", letter, letters.word);
+  question.reasoning = fmt::format("{} in {}\n{}\n", letter, letters.word, spelled(letters.word));
   std::vector<std::string> steps;
   int64_t count = 0;
   for (const char c : letters.word) {

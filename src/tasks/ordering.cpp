@@ -25,9 +25,19 @@ constexpr std::string_view kDescending[] = {"in descending order", "from largest
 struct Numbers {
   std::vector<int64_t> list;
   std::string problem;
+
+  // Of the longest.
+  size_t places() const { return digits_of(std::ranges::max(list)); }
 };
 
 std::string joined(const std::vector<int64_t>& numbers) { return fmt::format("{}", fmt::join(numbers, ", ")); }
+
+// "045, 007, 123": all as long as the longest, so that digits of the same place stand as far apart everywhere.
+std::string joined(const std::vector<int64_t>& numbers, size_t places) {
+  std::vector<std::string> texts;
+  for (const int64_t x : numbers) texts.push_back(padded(x, places));
+  return fmt::format("{}", fmt::join(texts, ", "));
+}
 
 // Different ones, below 100, 1,000 or 10,000. The problem is the set: another order of it is the same problem.
 Numbers draw_numbers(Draw& draw, std::string_view kind, int64_t low, int64_t high) {
@@ -56,8 +66,8 @@ Question draw_compare(Draw& draw) {
   const int64_t value = larger ? std::max(a, b) : std::min(a, b);
   Question question = asked(numbers.problem, draw.phrase(kCompare, a, b, name));
   question.reasoning = fmt::format("{} of {}, {}\n", name, a, b);
-  append_comparison(question.reasoning, a, b);
-  question.reasoning += fmt::format("So {}.", value);
+  append_comparison(question.reasoning, a, b, numbers.places());
+  question.reasoning += fmt::format("\nSo {}.", value);
   question.answer = fmt::format("The {} number is {}.", name, value);
   question.expected = number_expected(value);
   return question;
@@ -68,12 +78,14 @@ Question draw_min_max(Draw& draw) {
   const bool largest = draw.random.chance(50);
   const std::string_view name = largest ? "largest" : "smallest";
   Question question = asked(numbers.problem, draw.phrase(kMinMax, joined(numbers.list), name));
-  question.reasoning = fmt::format("{} of {}\n", name, joined(numbers.list));
+  const size_t places = numbers.places();
   int64_t best = numbers.list[0];
+  question.reasoning = fmt::format("{} of {}\n{}\n", name, joined(numbers.list, places), padded(best, places));
   for (size_t i = 1; i < numbers.list.size(); ++i) {
-    const int64_t x = numbers.list[i], before = best;
+    const int64_t x = numbers.list[i];
+    append_comparison(question.reasoning, x, best, places);
     if ((x > best) == largest) best = x;
-    question.reasoning += fmt::format("{} {} {}, so {}\n", x, x > before ? '>' : '<', before, best);
+    question.reasoning += fmt::format(", so {}\n", padded(best, places));
   }
   question.reasoning += fmt::format("So {}.", best);
   question.answer = fmt::format("The {} number is {}.", name, best);
@@ -81,20 +93,28 @@ Question draw_min_max(Draw& draw) {
   return question;
 }
 
-// Takes the smallest (or largest) of what is left, again and again.
+// Insertion: each number is compared with those sorted so far, from the first, up to the one that it comes before.
 Question draw_sort(Draw& draw) {
   const Numbers numbers = draw_numbers(draw, "list", 3, 8);
   const bool ascending = draw.random.chance(60);
   const std::string_view order = ascending ? draw.random.pick(kAscending) : draw.random.pick(kDescending);
+  const std::string_view name = ascending ? "ascending" : "descending";
   Question question = asked(numbers.problem, draw.phrase(kSort, joined(numbers.list), order));
-  question.expected.form = Expected::Form::kNumberList;
-  std::vector<int64_t> left = numbers.list, sorted;
-  while (!left.empty()) {
-    const auto next = ascending ? std::ranges::min_element(left) : std::ranges::max_element(left);
-    question.reasoning += fmt::format("{} of {} is {}\n", ascending ? "smallest" : "largest", joined(left), *next);
-    sorted.push_back(*next);
-    left.erase(next);
+  const size_t places = numbers.places();
+  question.reasoning = fmt::format("{} of {}\n", name, joined(numbers.list, places));
+  std::vector<int64_t> sorted;
+  for (const int64_t x : numbers.list) {
+    auto at = sorted.begin();
+    for (bool before = false; !before && at != sorted.end();) {
+      append_comparison(question.reasoning, x, *at, places);
+      question.reasoning += '\n';
+      before = (x < *at) == ascending;
+      if (!before) ++at;
+    }
+    sorted.insert(at, x);
+    question.reasoning += fmt::format("{} {}\n", name, joined(sorted, places));
   }
+  question.expected.form = Expected::Form::kNumberList;
   for (const int64_t x : sorted) question.expected.values.push_back(std::to_string(x));
   question.reasoning += fmt::format("So {}.", joined(sorted));
   question.answer = fmt::format("Sorted: {}.", joined(sorted));

@@ -49,30 +49,11 @@ Question answered(Question question, const std::string& value, std::string_view 
   return question;
 }
 
-// "c 1, a 2, b 3"
-std::string spelled(std::string_view word) {
-  std::vector<std::string> letters;
-  for (const char c : word) letters.push_back(fmt::format("{} {}", c, letters.size() + 1));
-  return fmt::format("{}", fmt::join(letters, ", "));
-}
-
 // "2 a, 1 c": the letters at these places, from 1.
 std::string picked(std::string_view word, const std::vector<size_t>& places) {
   std::vector<std::string> letters;
   for (const size_t place : places) letters.push_back(fmt::format("{} {}", place, word[place - 1]));
   return fmt::format("{}", fmt::join(letters, ", "));
-}
-
-// Result so far after each letter of `word`: "b b, a b, n bn".
-template <typename Step>
-std::string built(std::string_view word, const Step& step) {
-  std::vector<std::string> steps;
-  std::string result;
-  for (const char c : word) {
-    step(result, c);
-    steps.push_back(result.empty() ? std::string(1, c) : fmt::format("{} {}", c, result));
-  }
-  return fmt::format("{}", fmt::join(steps, ", "));
 }
 
 struct WordAndLetter {
@@ -108,7 +89,7 @@ Question draw_upper_case(Draw& draw) {
     steps.push_back(fmt::format("{} {}", c, upper.back()));
   }
   Question question = asked(drawn.problem, draw.phrase(kUpper, drawn.word));
-  question.reasoning = fmt::format("{}\n", fmt::join(steps, ", "));
+  question.reasoning = fmt::format("{}\n{}\n", spelled(drawn.word), fmt::join(steps, ", "));
   return answered(std::move(question), upper, fmt::format("{} in upper case is", drawn.word));
 }
 
@@ -173,13 +154,17 @@ Question draw_remove_letter(Draw& draw) {
         return WordAndLetter{std::move(word), letter, std::move(problem)};
     }
   });
-  std::string left = drawn.word;
-  std::erase(left, drawn.letter);
+  std::string left;
+  std::vector<size_t> places;
+  for (size_t i = 0; i < drawn.word.size(); ++i) {
+    if (drawn.word[i] == drawn.letter) continue;
+    left += drawn.word[i];
+    places.push_back(i + 1);
+  }
   const std::string letter(1, drawn.letter);
   Question question = asked(drawn.problem, draw.phrase(kRemove, drawn.word, letter));
-  question.reasoning = fmt::format("{}\n{}\n", drawn.problem, built(drawn.word, [&](std::string& result, char c) {
-                                     if (c != drawn.letter) result += c;
-                                   }));
+  question.reasoning =
+      fmt::format("{}\n{}\nwithout {}: {}\n", drawn.problem, spelled(drawn.word), letter, picked(drawn.word, places));
   return answered(std::move(question), left, fmt::format("{} without {} is", drawn.word, letter));
 }
 

@@ -84,13 +84,13 @@ Program draw_program(TaskRandom& random) {
   return program;
 }
 
-// "x = 5", "y = 5 + 2 = 7": with the values put in.
+// "x = 5", "y = x + 2 = 5 + 2 = 7": then with the values put in.
 std::string worked(const Program& program, const Assignment& line) {
   if (line.source < 0) return written(program, line);
   const int64_t source = program.lines[static_cast<size_t>(line.source)].value;
-  if (line.operation == 0) return fmt::format("{} = {}", line.name, source);
+  if (line.operation == 0) return fmt::format("{} = {}", written(program, line), source);
   const std::string sign = line.operation == '*' ? "×" : std::string(1, line.operation);
-  return fmt::format("{} = {} {} {} = {}", line.name, source, sign, line.number, line.value);
+  return fmt::format("{} = {} {} {} = {}", written(program, line), source, sign, line.number, line.value);
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "tasks/words.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
+#include <vector>
 
 namespace fathom {
 
@@ -80,6 +83,12 @@ std::string made_up_word(TaskRandom& random, int64_t syllables) {
 std::string capitalized(std::string word) {
   if (!word.empty() && word[0] >= 'a' && word[0] <= 'z') word[0] = static_cast<char>(word[0] - 'a' + 'A');
   return word;
+}
+
+std::string spelled(std::string_view word) {
+  std::vector<std::string> letters;
+  for (const char c : word) letters.push_back(fmt::format("{} {}", c, letters.size() + 1));
+  return fmt::format("{}", fmt::join(letters, ", "));
 }
 
 std::string any_word(TaskRandom& random) {

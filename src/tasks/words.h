@@ -19,6 +19,9 @@ std::string made_up_word(TaskRandom& random, int64_t syllables);
 // The first letter in upper case.
 std::string capitalized(std::string word);
 
+// Each letter with its place: "c 1, a 2, t 3".
+std::string spelled(std::string_view word);
+
 // A common noun or a made-up word, 3 to 10 letters.
 std::string any_word(TaskRandom& random);
 

@@ -60,12 +60,22 @@ int check_equations(const std::string& text) {
   return count;
 }
 
+// "058 607: 0 6 <": digits in turn, up to the first that differ; every sign must be true.
 int check_comparisons(const std::string& text) {
-  static const std::regex kComparison(R"((\d+)(?: digits?)? ([<>]) (\d+))");
+  static const std::regex kLine(R"((\d+) (\d+): (.*?)(, so \d+|, negative)?)");
   int count = 0;
-  for (auto m = Matches(text.begin(), text.end(), kComparison); m != Matches(); ++m, ++count) {
-    const int64_t a = std::stoll((*m)[1]), b = std::stoll((*m)[3]);
-    EXPECT_TRUE((*m)[2] == "<" ? a < b : a > b) << m->str();
+  for (const std::string& line : lines_of(text)) {
+    std::smatch m;
+    if (!std::regex_match(line, m, kLine)) continue;
+    ++count;
+    const std::string a = m[1], b = m[2];
+    const auto steps = parts_of(m[3]);
+    EXPECT_EQ(a.size(), b.size()) << line;
+    for (size_t i = 0; i < steps.size(); ++i) {
+      const char sign = a.at(i) < b.at(i) ? '<' : a.at(i) > b.at(i) ? '>' : '=';
+      EXPECT_EQ(steps[i], fmt::format("{} {} {}", a.at(i), b.at(i), sign)) << line;
+      EXPECT_EQ(sign != '=' || i + 1 == a.size(), i + 1 == steps.size()) << line;
+    }
   }
   return count;
 }
@@ -125,8 +135,8 @@ TEST(Reasoning, EveryEquationAndComparisonHolds) {
     if (name == "add" || name == "subtract" || name == "multiply") {
       EXPECT_GT(columns, 1000) << task;
     }
-    if (name == "subtract" || name == "compare" || name == "min-max") {
-      EXPECT_GT(comparisons, 400) << task;
+    if (name == "subtract" || name == "compare" || name == "min-max" || name == "sort") {
+      EXPECT_GE(comparisons, kSeeds) << task;
     }
     if (name == "variables") {
       EXPECT_GT(equations, 500) << task;
@@ -171,41 +181,60 @@ TEST(Reasoning, ExpressionsAreReducedOneOperationAtATime) {
   }
 }
 
-TEST(Reasoning, SortingTakesTheNextOfTheRest) {
-  static const std::regex kStep("(smallest|largest) of (.*) is (\\d+)");
+std::vector<int64_t> numbers_of(const std::string& list) {
+  std::vector<int64_t> numbers;
+  for (const std::string& part : parts_of(list)) numbers.push_back(std::stoll(part));
+  return numbers;
+}
+
+TEST(Reasoning, MinMaxComparesEachWithTheBestSoFar) {
+  static const std::regex kStep("(\\d+) (\\d+): .*, so (\\d+)");
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
-    const Question q = question("sort", seed);
+    const Question q = question("min-max", seed);
     const auto lines = lines_of(q.reasoning);
-    ASSERT_EQ(lines.size(), q.expected.values.size() + 1);
-    for (size_t i = 0; i + 1 < lines.size(); ++i) {
+    const bool largest = lines[0].starts_with("largest of ");
+    const auto list = numbers_of(lines[0].substr(lines[0].find(" of ") + 4));
+    ASSERT_EQ(lines.size(), list.size() + 2) << q.reasoning;
+    int64_t best = std::stoll(lines[1]);
+    ASSERT_EQ(best, list[0]);
+    for (size_t i = 1; i < list.size(); ++i) {
       std::smatch m;
-      ASSERT_TRUE(std::regex_match(lines[i], m, kStep)) << lines[i];
-      std::vector<int64_t> rest;
-      for (const std::string& part : parts_of(m[2])) rest.push_back(std::stoll(part));
-      const int64_t best = m[1] == "smallest" ? *std::ranges::min_element(rest) : *std::ranges::max_element(rest);
-      ASSERT_EQ(std::to_string(best), m[3]) << lines[i];
-      ASSERT_EQ(m[3], q.expected.values[i]);
+      ASSERT_TRUE(std::regex_match(lines[i + 1], m, kStep)) << lines[i + 1];
+      ASSERT_EQ(std::stoll(m[1]), list[i]);
+      ASSERT_EQ(std::stoll(m[2]), best);
+      best = largest ? std::max(best, list[i]) : std::min(best, list[i]);
+      ASSERT_EQ(std::stoll(m[3]), best);
     }
   }
 }
 
-TEST(Reasoning, CountsGoUpByOne) {
-  for (const char* task : {"count-letters", "count-items", "count-words"}) {
-    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
-      const Question q = question(task, seed);
-      const auto lines = lines_of(q.reasoning);
-      const std::string letter = lines.size() == 3 ? lines[0].substr(0, 1) : "";
-      int64_t count = 0;
-      std::string spelled;
-      for (const std::string& step : parts_of(lines[lines.size() - 2])) {
-        const std::string thing = step.substr(0, step.find(' '));
-        spelled += thing;
-        if (letter.empty() || thing == letter) ++count;
-        ASSERT_EQ(step, thing + " " + std::to_string(count)) << q.reasoning;
+// Every number is compared with those before it from the first on, and put before the one that it comes before.
+TEST(Reasoning, SortingInsertsEachWhereItsComparisonsEnd) {
+  static const std::regex kStep("(\\d+) (\\d+): .*([<>])");
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Question q = question("sort", seed);
+    const auto lines = lines_of(q.reasoning);
+    const std::string order = lines[0].substr(0, lines[0].find(' ')) + " ";
+    const char comes_before = order == "ascending " ? '<' : '>';
+    const auto list = numbers_of(lines[0].substr(order.size() + 3));
+    std::vector<int64_t> sorted;
+    size_t line = 1;
+    for (const int64_t x : list) {
+      size_t at = 0;
+      for (std::smatch m; std::regex_match(lines.at(line), m, kStep); ++line) {
+        ASSERT_EQ(std::stoll(m[1]), x) << q.reasoning;
+        ASSERT_EQ(std::stoll(m[2]), sorted.at(at)) << q.reasoning;
+        const std::string sign = m[3];
+        if (sign[0] != comes_before) ++at;
       }
-      ASSERT_EQ(std::to_string(count), q.expected.values[0]);
-      ASSERT_TRUE(letter.empty() || lines[0] == letter + " in " + spelled) << q.reasoning;
+      sorted.insert(sorted.begin() + static_cast<std::ptrdiff_t>(at), x);
+      ASSERT_TRUE(lines.at(line).starts_with(order)) << q.reasoning;
+      ASSERT_EQ(numbers_of(lines[line].substr(order.size())), sorted) << q.reasoning;
+      ++line;
     }
+    ASSERT_EQ(line + 1, lines.size()) << q.reasoning;
+    ASSERT_EQ(sorted.size(), q.expected.values.size());
+    for (size_t i = 0; i < sorted.size(); ++i) ASSERT_EQ(std::to_string(sorted[i]), q.expected.values[i]);
   }
 }
 
@@ -216,11 +245,34 @@ std::string letters_of(const std::string& line, bool place_first) {
   return letters;
 }
 
-TEST(Reasoning, WordsAreSpelledWithTheirPlaces) {
-  for (const char* task : {"reverse", "first-last", "join"}) {
+TEST(Reasoning, CountsGoUpByOne) {
+  for (const char* task : {"count-letters", "count-items", "count-words"}) {
     for (uint64_t seed = 0; seed < kSeeds; ++seed) {
       const Question q = question(task, seed);
       const auto lines = lines_of(q.reasoning);
+      const std::string letter = lines.size() == 4 ? lines[0].substr(0, 1) : "";
+      int64_t count = 0;
+      std::string spelled;
+      for (const std::string& step : parts_of(lines[lines.size() - 2])) {
+        const std::string thing = step.substr(0, step.find(' '));
+        spelled += thing;
+        if (letter.empty() || thing == letter) ++count;
+        ASSERT_EQ(step, thing + " " + std::to_string(count)) << q.reasoning;
+      }
+      ASSERT_EQ(std::to_string(count), q.expected.values[0]);
+      ASSERT_TRUE(letter.empty() || lines[0] == letter + " in " + spelled) << q.reasoning;
+      ASSERT_TRUE(letter.empty() || letters_of(lines[1], false) == spelled) << q.reasoning;
+    }
+  }
+}
+
+TEST(Reasoning, WordsAreSpelledWithTheirPlaces) {
+  for (const char* task : {"reverse", "first-last", "join", "upper-case", "remove-letter"}) {
+    for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+      const Question q = question(task, seed);
+      auto lines = lines_of(q.reasoning);
+      const bool remove = std::string(task) == "remove-letter";
+      if (remove) lines.erase(lines.begin());  // what is asked
       ASSERT_EQ(lines.size(), 3u) << q.reasoning;
       const std::string word = letters_of(lines[0], false);
       ASSERT_NE(text_of(q).find(word), std::string::npos) << q.reasoning;
@@ -230,6 +282,12 @@ TEST(Reasoning, WordsAreSpelledWithTheirPlaces) {
         ASSERT_EQ(word + letters_of(lines[1], false), q.expected.values[0]);
         continue;
       }
+      if (std::string(task) == "upper-case") {
+        ASSERT_EQ(letters_of(lines[1], false), word) << q.reasoning;
+        ASSERT_EQ(letters_of(lines[1], true), q.expected.values[0]) << q.reasoning;
+        continue;
+      }
+      if (remove) lines[1] = lines[1].substr(lines[1].find(": ") + 2);
       for (const std::string& step : parts_of(lines[1])) {
         ASSERT_EQ(word.at(std::stoul(step) - 1), step.back()) << q.reasoning;
       }
@@ -245,12 +303,13 @@ TEST(Reasoning, VariablesAreThoseOfTheProgram) {
     std::map<char, int64_t> values;
     for (size_t i = 0; i + 1 < lines.size(); ++i) {
       values[lines[i][0]] = std::stoll(lines[i].substr(lines[i].rfind("= ") + 2));
-      // The program's line, with the names in it replaced by their values, is what was worked.
+      // The program's line, then the same with the names in it replaced by their values.
       const size_t at = text_of(q).find(lines[i].substr(0, 4));
       ASSERT_NE(at, std::string::npos) << q.reasoning;
       const size_t end = std::min(text_of(q).find_first_of("\n;.", at), text_of(q).size());
       std::string line = text_of(q).substr(at, end - at);
-      if (line.size() > 4 && values.contains(line[4])) line.replace(4, 1, std::to_string(values.at(line[4])));
+      if (line.size() > 4 && values.contains(line[4]))
+        line += " = " + std::to_string(values.at(line[4])) + line.substr(5);
       ASSERT_EQ(lines[i].substr(0, line.size()), line) << q.reasoning;
     }
     ASSERT_EQ(std::to_string(values.at(q.answer[0])), q.expected.values[0]);
