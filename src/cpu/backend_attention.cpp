@@ -163,11 +163,14 @@ Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim
   const Timed time = timed(Operation::kAbsorb);
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2], rank = kv_b.cols;
   const Tensor y = make(rows, heads * rank).split_heads(heads);
-  pool_.parallel_for(heads, 1, [&](int64_t begin, int64_t end, int worker) {
-    for (int64_t h = begin; h < end; ++h)
-      kernels_.absorb(
-          {q_nope.at(0, h), q_nope.stride[0], rows, nope, kv_b, h * (nope + v_head_dim), y.at(0, h), y.stride[0]},
-          worker_arenas_[static_cast<size_t>(worker)]);
+  // Several heads in a row for a thread, so that the next one's weights can be on their way.
+  const int64_t grain = std::max<int64_t>(1, heads / (4 * pool_.threads()));
+  pool_.parallel_for(heads, grain, [&](int64_t begin, int64_t end, int worker) {
+    for (int64_t h = begin; h < end; ++h) {
+      const int64_t row = h * (nope + v_head_dim), next_row = h + 1 < end ? row + nope + v_head_dim : -1;
+      kernels_.absorb({q_nope.at(0, h), q_nope.stride[0], rows, nope, kv_b, row, y.at(0, h), y.stride[0], next_row},
+                      worker_arenas_[static_cast<size_t>(worker)]);
+    }
   });
   return y;
 }

@@ -6,8 +6,8 @@
 // Power-of-two scales of weight blocks are in the exponents of the expanded weights. With any others, and where the inputs have
 // scales, a chain is cut at blocks of 128: chain += (sum of the block's pairs) · (weight scale · input scale).
 //
-// Few rows (gemm_few_avx512.cpp): a lane is a chain. One or two read a weight row where it is, from its beginning to its end, as
-// memory likes best; up to 48 share four weight rows that are expanded into L1.
+// Few rows (gemm_few_avx512.cpp): a lane is a chain. One or two work on four weight rows where they are, whose bytes are asked for
+// in the order of their addresses, as memory likes best; up to 48 share four weight rows that are expanded into L1.
 // Many rows: a lane is an output. An input's pair is broadcast against that pair of 64 weight rows, expanded into a panel; a tile of
 // 6 × 64 reads a third of what one with chains in its lanes would.
 #include "cpu/gemm_avx512.h"
@@ -301,68 +301,102 @@ void absorb_tile(const AbsorbArgs& a, const float* strip, int64_t first, int64_t
       _mm512_mask_storeu_ps(a.y + (first + i) * a.y_stride + r + 16 * j, mask16(a.w.cols - r - 16 * j), acc[i][j]);
 }
 
-// Few rows of q read W^UK where it is, 128 latent dims at a time. A register of BF16 holds 16 pairs: their first values in the lower
-// halves, which shifted up are float32, their second values in the upper ones, which are that already.
+// Asks for W^UK of a head line by line, and then for that of the next one.
+class HeadsAhead {
+ public:
+  explicit HeadsAhead(const AbsorbArgs& a)
+      : head_(a.w, a.row_begin, a.row_begin + a.nope),
+        next_(a.w, std::max<int64_t>(a.next_row, 0), a.next_row < 0 ? 0 : a.next_row + a.nope),
+        lines_(a.nope * a.w.row_bytes() / kLine) {}
+  void next() { lines_-- > 0 ? head_.next() : next_.next(); }
+
+ private:
+  LinesAhead head_, next_;
+  int64_t lines_;
+};
+
+// Few rows of q read W^UK where it is: 16 of its rows at a time, and of them 128 latent dims, whose sums wait in L1 meanwhile. A
+// register of BF16 holds 16 pairs: their first values in the lower halves, which shifted up are float32, their second values in the
+// upper ones, which are that already.
 template <int M>
-void absorb_few(const AbsorbArgs& a) {
-  constexpr int64_t kColumns = 128;
+void absorb_few(const AbsorbArgs& a, Arena& scratch) {
+  constexpr int64_t kColumns = 128, kRows = 16, kBytesAhead = 8192;
+  const ArenaScope scope(scratch);
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-  const bool fp8 = a.w.dtype == DType::kF8E4M3;
-  for (int64_t r = 0; r < a.w.cols; r += kColumns) {
-    const int64_t left = a.w.cols - r;
-    __m512 acc[M][4][2];  // of 32 columns each: first and second values of the pairs
-    for (auto& row : acc)
-      for (auto& pair : row) pair[0] = pair[1] = _mm512_setzero_ps();
-    for (int64_t d = 0; d < a.nope;) {
-      const int64_t n = a.row_begin + d, end = fp8 ? std::min(a.nope, d + kFp8Group - n % kFp8Group) : a.nope;
-      const Fp8Expander expander(fp8 ? exponent_of(a.w.scale[n / kFp8Group * a.w.scale_cols() + r / kFp8Group]) : 0);
-      for (; d < end; ++d) {
-        if (r == 0) fetch_row(a, d + kRowsAhead);
+  const MatrixView w = a.w;
+  const bool fp8 = w.dtype == DType::kF8E4M3;
+  const int64_t strips = (w.cols + kColumns - 1) / kColumns;
+  __m512* sums = scratch.allocate<__m512>(static_cast<size_t>(strips * M * 8));
+  std::fill_n(sums, strips * M * 8, _mm512_setzero_ps());
+  Fp8Table* tables = scratch.allocate<Fp8Table>(static_cast<size_t>(strips));
+  HeadsAhead ahead(a);
+  for (int64_t i = 0; i < kBytesAhead; i += kLine) ahead.next();
+  int64_t stripe = -1;
+  for (int64_t d = 0, end = 0; d < a.nope; d = end) {
+    const int64_t n = a.row_begin + d;
+    end = std::min(a.nope, d + kRows - n % kRows);  // rows of one scale
+    if (fp8 && n / kFp8Group != stripe) {
+      stripe = n / kFp8Group;
+      for (int64_t t = 0; t < strips; ++t) tables[t] = Fp8Table(exponent_of(w.scale[stripe * w.scale_cols() + t]));
+    }
+    for (int64_t t = 0; t < strips; ++t) {
+      const int64_t r = t * kColumns, left = w.cols - r;
+      const Fp8Table table = fp8 ? tables[t] : Fp8Table();
+      __m512 acc[M * 4][2];  // of 32 columns each: first and second values of the pairs
+#pragma GCC unroll 24
+      for (int i = 0; i < M * 8; ++i) acc[i / 2][i % 2] = sums[t * M * 8 + i];
+      for (int64_t row = d; row < end; ++row) {
         __m512i pairs[4];
-        const int64_t at = (a.row_begin + d) * a.w.cols + r;
+        const int64_t at = (a.row_begin + row) * w.cols + r;
+        ahead.next();
+        ahead.next();
         if (fp8) {
           const auto codes = [&](int64_t i) {
             const __mmask64 mask = left >= i + 64 ? ~__mmask64{0} : left <= i ? 0 : (__mmask64{1} << (left - i)) - 1;
-            return _mm512_maskz_loadu_epi8(mask, a.w.f8() + at + i);
+            return _mm512_maskz_loadu_epi8(mask, w.f8() + at + i);
           };
-          expander.expand(codes(0), pairs[0], pairs[1]);
-          expander.expand(codes(64), pairs[2], pairs[3]);
+          table.expand_in_order(codes(0), pairs[0], pairs[1]);
+          table.expand_in_order(codes(64), pairs[2], pairs[3]);
         } else {
+          ahead.next();
+          ahead.next();
 #pragma GCC unroll 4
           for (int i = 0; i < 4; ++i)
-            pairs[i] = _mm512_maskz_loadu_epi16(mask32(left - 32 * i), a.w.bf16() + at + 32 * i);
+            pairs[i] = _mm512_maskz_loadu_epi16(mask32(left - 32 * i), w.bf16() + at + 32 * i);
         }
 #pragma GCC unroll 3
         for (int m = 0; m < M; ++m) {
-          const __m512 x = _mm512_set1_ps(a.q[m * a.q_stride + d]);
+          const __m512 x = _mm512_set1_ps(a.q[m * a.q_stride + row]);
 #pragma GCC unroll 4
           for (int i = 0; i < 4; ++i) {
-            acc[m][i][0] = _mm512_fmadd_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(pairs[i], 16)), acc[m][i][0]);
-            acc[m][i][1] = _mm512_fmadd_ps(x, _mm512_castsi512_ps(_mm512_and_si512(pairs[i], upper)), acc[m][i][1]);
+            __m512(&sum)[2] = acc[m * 4 + i];
+            sum[0] = _mm512_fmadd_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(pairs[i], 16)), sum[0]);
+            sum[1] = _mm512_fmadd_ps(x, _mm512_castsi512_ps(_mm512_and_si512(pairs[i], upper)), sum[1]);
           }
         }
       }
+#pragma GCC unroll 24
+      for (int i = 0; i < M * 8; ++i) sums[t * M * 8 + i] = acc[i / 2][i % 2];
     }
-    for (int m = 0; m < M; ++m)
-      for (int i = 0; i < 4; ++i) {
-        float* y = a.y + m * a.y_stride + r + 32 * i;
-        const auto store = [&](__m512i order, int64_t offset) {
-          _mm512_mask_storeu_ps(y + offset, mask16(left - 32 * i - offset),
-                                _mm512_permutex2var_ps(acc[m][i][0], order, acc[m][i][1]));
-        };
-        store(low_half, 0);
-        store(high_half, 16);
-      }
   }
+  const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  for (int64_t t = 0; t < strips; ++t)
+    for (int64_t m = 0; m < M; ++m)
+      for (int64_t i = 0; i < 4; ++i) {
+        const __m512* sum = sums + ((t * M + m) * 4 + i) * 2;
+        const int64_t r = t * kColumns + 32 * i;
+        float* y = a.y + m * a.y_stride + r;
+        _mm512_mask_storeu_ps(y, mask16(w.cols - r), _mm512_permutex2var_ps(sum[0], low_half, sum[1]));
+        _mm512_mask_storeu_ps(y + 16, mask16(w.cols - r - 16), _mm512_permutex2var_ps(sum[0], high_half, sum[1]));
+      }
 }
 
 }  // namespace
 
 void absorb(const AbsorbArgs& a, Arena& scratch) {
   if (a.m <= 3 && a.w.dtype != DType::kF32 && (a.w.dtype != DType::kF8E4M3 || a.w.pow2_scale))
-    return a.m == 1 ? absorb_few<1>(a) : a.m == 2 ? absorb_few<2>(a) : absorb_few<3>(a);
+    return a.m == 1 ? absorb_few<1>(a, scratch) : a.m == 2 ? absorb_few<2>(a, scratch) : absorb_few<3>(a, scratch);
   // Lanes are latent dims; the sum runs over the rows d of W^UK in rising order. 64 dims of all rows of W^UK are 32 KB: they stay in L1
   // while the rows of q go by.
   const ArenaScope scope(scratch);

@@ -7,6 +7,9 @@ namespace {
 
 // ---- one or two rows
 
+constexpr int kRowsAtOnce = 4;
+constexpr int64_t kBytesAhead = 8192;  // behind the rows in work
+
 // The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent. A table is made when a scale
 // is first seen.
 class BlockTables {
@@ -61,48 +64,52 @@ inline __attribute__((always_inline)) void load_values(const MatrixView& w, int6
   }
 }
 
-// The chains of M input rows and one weight row in the segment that begins at k. tables: of the row's blocks, for FP8.
-template <int M, bool kFp8, bool kFolded>
+// The chains of M input rows and R weight rows, which share their tables, in the segment that begins at k:
+// chain[i · R + r]. tables: of the rows' blocks, for FP8.
+template <int M, int R, bool kFp8, bool kFolded>
 inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t k,
-                                                      const Fp8Table* const* tables, __m512 (&chain)[M]) {
-  constexpr int64_t kAhead = 4096;
+                                                      const Fp8Table* const* tables, LinesAhead& lines,
+                                                      __m512 (&chain)[M * R]) {
+  const MatrixView w = a.w;  // copies that nothing written here can change stay in registers
+  LinesAhead ahead = lines;
   const BF16* x[M];
-  for (int i = 0; i < M; ++i) {
-    x[i] = packed_row(a.x, i);
-    chain[i] = _mm512_setzero_ps();
-  }
+  for (int i = 0; i < M; ++i) x[i] = packed_row(a.x, i);
+  for (int c = 0; c < M * R; ++c) chain[c] = _mm512_setzero_ps();
   // Most blocks are whole; only the last can end early.
   const auto add_block = [&]<bool kWhole>() __attribute__((always_inline)) {
     const int64_t block = k / kFp8Group;
-    __m512 sum[M];
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) sum[i] = kFolded ? chain[i] : _mm512_setzero_ps();
+    const Fp8Table table = kFp8 ? *tables[block] : Fp8Table();
+    __m512 sum[M * R];
+#pragma GCC unroll 8
+    for (int c = 0; c < M * R; ++c) sum[c] = kFolded ? chain[c] : _mm512_setzero_ps();
 #pragma GCC unroll 2
     for (int64_t half = 0; half < kFp8Group; half += 64) {
-      // Inputs that L1 cannot hold disturb the processor's own prefetching: long rows need some of ours.
-      const char* line = static_cast<const char*>(a.w.data) + (row * a.w.cols + k + half) * (kFp8 ? 1 : 2);
-#pragma GCC unroll 2
-      for (int64_t at = 0; at < (kFp8 ? 64 : 128); at += 64) _mm_prefetch(line + at + kAhead, _MM_HINT_T0);
-      __m512i first, second;
-      load_values<kFp8, kWhole>(a.w, row, k + half, kFp8 ? tables[block] : nullptr, first, second);
 #pragma GCC unroll 4
-      for (int i = 0; i < M; ++i) {
-        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half), first);
-        sum[i] = dp(sum[i], _mm512_loadu_si512(x[i] + k + half + 32), second);
+      for (int r = 0; r < R; ++r) {
+        ahead.next();
+        if (!kFp8) ahead.next();
+        __m512i first, second;
+        load_values<kFp8, kWhole>(w, row + r, k + half, &table, first, second);
+#pragma GCC unroll 4
+        for (int i = 0; i < M; ++i) {
+          sum[i * R + r] = dp(sum[i * R + r], _mm512_loadu_si512(x[i] + k + half), first);
+          sum[i * R + r] = dp(sum[i * R + r], _mm512_loadu_si512(x[i] + k + half + 32), second);
+        }
       }
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < M; ++i) {
+#pragma GCC unroll 8
+    for (int c = 0; c < M * R; ++c) {
       if constexpr (!kFolded) {
-        const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, i), block));
-        sum[i] = _mm512_fmadd_ps(sum[i], scale, chain[i]);
+        const __m512 scale = _mm512_set1_ps(block_scale(w, row, packed_scales(a.x, c / R), block));
+        sum[c] = _mm512_fmadd_ps(sum[c], scale, chain[c]);
       }
-      chain[i] = sum[i];
+      chain[c] = sum[c];
     }
   };
   const int64_t end = k + kSegment;
-  for (; k < end && k + kFp8Group <= a.w.cols; k += kFp8Group) add_block.template operator()<true>();
-  if (k < end && k < a.w.cols) add_block.template operator()<false>();
+  for (; k < end && k + kFp8Group <= w.cols; k += kFp8Group) add_block.template operator()<true>();
+  if (k < end && k < w.cols) add_block.template operator()<false>();
+  lines = ahead;
 }
 
 // y += the chains of 16 weight rows, one after the other. Lanes of rows that do not exist hold anything, and are not stored.
@@ -116,7 +123,7 @@ inline __attribute__((always_inline)) __m512 add_chains(__m512 y, const __m512* 
   return y;
 }
 
-// Weight rows are read one after the other, as they stand in memory: with two side by side it gives half as much.
+// Weight rows are worked on kRowsAtOnce at a time, whose chains hide each other's latency, and asked for one after the other.
 template <int M, bool kFp8, bool kFolded>
 void few_rows(const GemmArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
@@ -124,16 +131,27 @@ void few_rows(const GemmArgs& a, Arena& scratch) {
   BlockTables tables(a.w, kFolded, scratch);
   // Chains of a group of weight rows: [input row][segment][weight row].
   __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(M * segments * kGroup));
+  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count);
+  for (int64_t i = 0; i < kRowsAtOnce * a.w.row_bytes() + kBytesAhead; i += kLine) ahead.next();
   for (int64_t j = 0; j < a.n_count; j += kGroup) {
     const int64_t count = std::min(kGroup, a.n_count - j);
-    for (int64_t r = 0; r < count; ++r) {
+    const auto work = [&]<int R>(int64_t r) __attribute__((always_inline)) {
       const int64_t row = a.n_begin + j + r;
       const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
       for (int64_t s = 0; s < segments; ++s) {
-        __m512 chain[M];
-        few_chains<M, kFp8, kFolded>(a, row, s * kSegment, of_block, chain);
-        for (int i = 0; i < M; ++i) chains[(i * segments + s) * kGroup + r] = chain[i];
+        __m512 chain[M * R];
+        few_chains<M, R, kFp8, kFolded>(a, row, s * kSegment, of_block, ahead, chain);
+        for (int i = 0; i < M; ++i)
+          for (int t = 0; t < R; ++t) chains[(i * segments + s) * kGroup + r + t] = chain[i * R + t];
       }
+    };
+    for (int64_t r = 0; r < count;) {
+      // Rows at once share their tables: none of the next stripe.
+      const int64_t left = std::min(count - r, kFp8 ? kFp8Group - (a.n_begin + j + r) % kFp8Group : kGroup);
+      if (left >= kRowsAtOnce)
+        work.template operator()<kRowsAtOnce>(r), r += kRowsAtOnce;
+      else
+        work.template operator()<1>(r), ++r;
     }
     for (int64_t i = 0; i < M; ++i) {
       __m512 y = _mm512_setzero_ps();

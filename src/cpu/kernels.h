@@ -66,6 +66,7 @@ struct AbsorbArgs {
   int64_t row_begin = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
+  int64_t next_row = -1;  // row_begin of the call that this thread makes next, for a kernel to ask for early; −1: none
 };
 
 // One query, some heads, some keys (ops/attention.h).
