@@ -305,7 +305,9 @@ for (const [size, scheme] of [
       const bare = (text: string): string => text.replace(/[\s↵]+/g, "");
       await expect.poll(async () => bare(await shown())).toMatch(new RegExp(`${escaped(bare(answer))}$`));
       await page.keyboard.press("Enter");
-      await expect.poll(() => page.locator(".lens-summary").innerText()).toMatch(/(512|1,024) of [\d,]+ visible tokens/);
+      await expect
+        .poll(() => page.locator(".lens-summary").innerText())
+        .toMatch(/(512|1,024) of [\d,]+ visible tokens/);
       // Recall of each layer, loads of its experts, and what dense attention would cost.
       const layers = page.locator(".layer-list button");
       expect(await layers.count()).toBeGreaterThan(1);
