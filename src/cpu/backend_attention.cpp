@@ -217,17 +217,18 @@ Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Sele
     args.log_sum = results.log_sum + part * group;
     kernels_.attend(args, scratch);
   };
-  // Head h + g of row i.
-  const auto join = [&](int64_t i, int64_t h, int64_t g, const PartResults& results) {
+  const auto join = [&](int64_t i, int64_t h, const PartResults& results) {
     const int64_t parts = key_parts(selection.count[first_row + i]).count;
-    float* out = q_latent.at(i, h + g);
-    float most = results.log_sum[g], sum = 0;
-    for (int64_t part = 1; part < parts; ++part) most = std::max(most, results.log_sum[part * group + g]);
-    for (int64_t part = 0; part < parts; ++part) sum += std::exp(results.log_sum[part * group + g] - most);
-    std::fill_n(out, rank, 0.0f);
-    for (int64_t part = 0; part < parts; ++part)
-      kernels_.add_weighted(std::exp(results.log_sum[part * group + g] - most) / sum,
-                            results.out + (part * group + g) * rank, rank, out);
+    for (int64_t g = 0; g < std::min(group, heads - h); ++g) {
+      float* out = q_latent.at(i, h + g);
+      float most = results.log_sum[g], sum = 0;
+      for (int64_t part = 1; part < parts; ++part) most = std::max(most, results.log_sum[part * group + g]);
+      for (int64_t part = 0; part < parts; ++part) sum += std::exp(results.log_sum[part * group + g] - most);
+      std::fill_n(out, rank, 0.0f);
+      for (int64_t part = 0; part < parts; ++part)
+        kernels_.add_weighted(std::exp(results.log_sum[part * group + g] - most) / sum,
+                              results.out + (part * group + g) * rank, rank, out);
+    }
   };
   const auto make_results = [&](int64_t tasks, Arena& arena) -> PartResults {
     return {arena.allocate<float>(static_cast<size_t>(tasks * most_parts * group * rank)),
@@ -243,7 +244,7 @@ Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Sele
         const PartResults results = make_results(1, scratch);
         const int64_t parts = key_parts(selection.count[first_row + i]).count;
         for (int64_t part = 0; part < parts; ++part) attend_part(i, h, part, results, scratch);
-        for (int64_t g = 0; g < std::min(group, heads - h); ++g) join(i, h, g, results);
+        join(i, h, results);
       }
     });
     return q_latent;
@@ -259,11 +260,8 @@ Tensor Backend::attend(int64_t layer, Tensor q_latent, Tensor q_rope, const Sele
       attend_part(i, h, part, results_of(task), worker_arenas_[static_cast<size_t>(worker)]);
     }
   });
-  pool_.parallel_for(rows * heads, kHeadGroup / 4, [&](int64_t begin, int64_t end, int) {
-    for (int64_t n = begin; n < end; ++n) {
-      const int64_t i = n / heads, h = n % heads / group * group;
-      join(i, h, n % heads - h, results_of(i * head_tasks + h / group));
-    }
+  pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t task = begin; task < end; ++task) join(task / head_tasks, task % head_tasks * group, results_of(task));
   });
   return q_latent;
 }

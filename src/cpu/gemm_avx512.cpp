@@ -320,7 +320,7 @@ class HeadsAhead {
 // upper ones, which are that already.
 template <int M>
 void absorb_few(const AbsorbArgs& a, Arena& scratch) {
-  constexpr int64_t kColumns = 128, kRows = 16, kBytesAhead = 8192;
+  constexpr int64_t kColumns = 128, kRows = 16;
   const ArenaScope scope(scratch);
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const MatrixView w = a.w;

@@ -17,9 +17,10 @@ void multiply_f32(const GemmArgs& args);                  // inputs in float32, 
 namespace {
 
 constexpr int kChains = 16;
-constexpr int64_t kSegment = 1024;  // values along K: a panel of them is 128 KB of L2
-constexpr int64_t kGroup = 16;      // weight rows that are finished together
-constexpr int64_t kLine = 64;       // bytes of a weight row taken at once
+constexpr int64_t kSegment = 1024;     // values along K: a panel of them is 128 KB of L2
+constexpr int64_t kGroup = 16;         // weight rows that are finished together
+constexpr int64_t kLine = 64;          // bytes of a weight row taken at once
+constexpr int64_t kBytesAhead = 8192;  // asked for beyond the rows in work
 
 [[maybe_unused]] int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
 // Pairs of each chain in the segment that begins at k.

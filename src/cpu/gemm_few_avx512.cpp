@@ -8,7 +8,6 @@ namespace {
 // ---- one or two rows
 
 constexpr int kRowsAtOnce = 4;
-constexpr int64_t kBytesAhead = 8192;  // behind the rows in work
 
 // The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent. A table is made when a scale
 // is first seen.

@@ -30,10 +30,8 @@ struct Numbers {
   size_t places() const { return digits_of(std::ranges::max(list)); }
 };
 
-std::string joined(const std::vector<int64_t>& numbers) { return fmt::format("{}", fmt::join(numbers, ", ")); }
-
-// "045, 007, 123": all as long as the longest, so that digits of the same place stand as far apart everywhere.
-std::string joined(const std::vector<int64_t>& numbers, size_t places) {
+// "45, 7, 123", or with 3 places "045, 007, 123": then digits of the same place stand as far apart everywhere.
+std::string joined(const std::vector<int64_t>& numbers, size_t places = 0) {
   std::vector<std::string> texts;
   for (const int64_t x : numbers) texts.push_back(padded(x, places));
   return fmt::format("{}", fmt::join(texts, ", "));

@@ -27,12 +27,18 @@ struct Program {
   std::string problem;
 };
 
+// "x + 2", with a name or a value for what is put in.
+template <typename Source>
+std::string applied(const Assignment& line, const Source& source) {
+  if (line.operation == 0) return fmt::format("{}", source);
+  const std::string sign = line.operation == '*' ? "×" : std::string(1, line.operation);
+  return fmt::format("{} {} {}", source, sign, line.number);
+}
+
+// "x = 5", "y = x + 2"
 std::string written(const Program& program, const Assignment& line) {
   if (line.source < 0) return fmt::format("{} = {}", line.name, line.number);
-  const char source = program.lines[static_cast<size_t>(line.source)].name;
-  if (line.operation == 0) return fmt::format("{} = {}", line.name, source);
-  const std::string sign = line.operation == '*' ? "×" : std::string(1, line.operation);
-  return fmt::format("{} = {} {} {}", line.name, source, sign, line.number);
+  return fmt::format("{} = {}", line.name, applied(line, program.lines[static_cast<size_t>(line.source)].name));
 }
 
 // Values stay from 0 to 200, so that every step can be done at once.
@@ -86,11 +92,11 @@ Program draw_program(TaskRandom& random) {
 
 // "x = 5", "y = x + 2 = 5 + 2 = 7": then with the values put in.
 std::string worked(const Program& program, const Assignment& line) {
-  if (line.source < 0) return written(program, line);
-  const int64_t source = program.lines[static_cast<size_t>(line.source)].value;
-  if (line.operation == 0) return fmt::format("{} = {}", written(program, line), source);
-  const std::string sign = line.operation == '*' ? "×" : std::string(1, line.operation);
-  return fmt::format("{} = {} {} {} = {}", written(program, line), source, sign, line.number, line.value);
+  std::string text = written(program, line);
+  if (line.source < 0) return text;
+  text += " = " + applied(line, program.lines[static_cast<size_t>(line.source)].value);
+  if (line.operation != 0) text += fmt::format(" = {}", line.value);
+  return text;
 }
 
 }  // namespace
