@@ -30,6 +30,7 @@ void add_bench(CLI::App& app, CommandContext& context);
 CLI::App* add_bench_serve(CLI::App& bench, CommandContext& context);
 void add_plan(CLI::App& app, CommandContext& context);
 void add_eval(CLI::App& app, CommandContext& context);
+void add_coverage(CLI::App& app, CommandContext& context);
 void add_tasks(CLI::App& app, CommandContext& context);
 void add_train(CLI::App& app, CommandContext& context);
 void add_train_tokenizer(CLI::App& app, CommandContext& context);

@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
   fathom::add_bench(app, context);
   fathom::add_plan(app, context);
   fathom::add_eval(app, context);
+  fathom::add_coverage(app, context);
   fathom::add_tasks(app, context);
   fathom::add_train(app, context);
   fathom::add_train_tokenizer(app, context);

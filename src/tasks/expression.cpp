@@ -81,6 +81,9 @@ Worked work(Node& root) {
   while (Node* operation = next_operation(root)) {
     worked.easy = worked.easy && easy(*operation, operation == &root);
     worked.reasoning += write(*operation);
+    // Only at the end, where no bracket could follow it (`easy`).
+    const bool negative = operation->operation == '-' && operation->left->value < operation->right->value;
+    if (negative) worked.reasoning += fmt::format(" = -({} - {})", operation->right->value, operation->left->value);
     operation->value = apply(operation->operation, operation->left->value, operation->right->value);
     operation->operation = 0;
     worked.reasoning += fmt::format(" = {}", operation->value);

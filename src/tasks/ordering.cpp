@@ -26,7 +26,7 @@ struct Numbers {
   std::vector<int64_t> list;
   std::string problem;
 
-  // Of the longest.
+  // Digits of the longest.
   size_t places() const { return digits_of(std::ranges::max(list)); }
 };
 
@@ -37,14 +37,22 @@ std::string joined(const std::vector<int64_t>& numbers, size_t places = 0) {
   return fmt::format("{}", fmt::join(texts, ", "));
 }
 
-// Different ones, below 100, 1,000 or 10,000. The problem is the set: another order of it is the same problem.
+// "ascending, digits 3, of 045, 007, 123": how far to pad is settled once, before the first number is written.
+std::string stated(std::string_view name, const Numbers& numbers) {
+  return fmt::format("{}, digits {}, of {}", name, numbers.places(), joined(numbers.list, numbers.places()));
+}
+
+// Different ones, below 100, 1,000 or 10,000; in one list of four each has a limit of its own, so that lengths differ. The
+// problem is the set: another order of it is the same problem.
 Numbers draw_numbers(Draw& draw, std::string_view kind, int64_t low, int64_t high) {
   return draw.fitting([&] {
     const auto count = static_cast<size_t>(draw.random.between(low, high));
     const int64_t limit = draw.random.pick(std::to_array<int64_t>({100, 1000, 10000}));
+    const bool mixed = draw.random.chance(25);
     Numbers drawn;
     while (drawn.list.size() < count) {
-      const int64_t x = draw.random.below(limit);
+      const int64_t x =
+          draw.random.below(mixed ? draw.random.pick(std::to_array<int64_t>({10, 100, 1000, 10000})) : limit);
       if (!std::ranges::count(drawn.list, x)) drawn.list.push_back(x);
     }
     std::vector<int64_t> sorted = drawn.list;
@@ -78,7 +86,7 @@ Question draw_min_max(Draw& draw) {
   Question question = asked(numbers.problem, draw.phrase(kMinMax, joined(numbers.list), name));
   const size_t places = numbers.places();
   int64_t best = numbers.list[0];
-  question.reasoning = fmt::format("{} of {}\n{}\n", name, joined(numbers.list, places), padded(best, places));
+  question.reasoning = fmt::format("{}\n{}\n", stated(name, numbers), padded(best, places));
   for (size_t i = 1; i < numbers.list.size(); ++i) {
     const int64_t x = numbers.list[i];
     append_comparison(question.reasoning, x, best, places);
@@ -99,7 +107,7 @@ Question draw_sort(Draw& draw) {
   const std::string_view name = ascending ? "ascending" : "descending";
   Question question = asked(numbers.problem, draw.phrase(kSort, joined(numbers.list), order));
   const size_t places = numbers.places();
-  question.reasoning = fmt::format("{} of {}\n", name, joined(numbers.list, places));
+  question.reasoning = stated(name, numbers) + '\n';
   std::vector<int64_t> sorted;
   for (const int64_t x : numbers.list) {
     auto at = sorted.begin();

@@ -157,6 +157,27 @@ TEST(Reasoning, ArithmeticIsThatOfTheQuestion) {
   }
 }
 
+// "18 - 35 = -(35 - 18) = -17": the difference turned round, then its value.
+TEST(Reasoning, ExpressionsBelowZeroAreTurnedRound) {
+  static const std::regex kLine(R"((\d+) - (\d+) = (?:-\((\d+) - (\d+)\) = )?(-?\d+).*)");
+  int turned = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Question q = question("expression", seed);
+    for (const std::string& line : lines_of(q.reasoning)) {
+      std::smatch m;
+      if (!std::regex_match(line, m, kLine)) continue;
+      const int64_t a = std::stoll(m[1]), b = std::stoll(m[2]);
+      ASSERT_EQ(m[3].matched, a < b) << q.reasoning;
+      ASSERT_EQ(std::stoll(m[5]), a - b) << q.reasoning;
+      if (!m[3].matched) continue;
+      ++turned;
+      ASSERT_EQ(std::stoll(m[3]), b) << q.reasoning;
+      ASSERT_EQ(std::stoll(m[4]), a) << q.reasoning;
+    }
+  }
+  EXPECT_GT(turned, 10);
+}
+
 TEST(Reasoning, ExpressionsAreReducedOneOperationAtATime) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     const Question q = question("expression", seed);
@@ -187,13 +208,31 @@ std::vector<int64_t> numbers_of(const std::string& list) {
   return numbers;
 }
 
+// What stands after "ascending, digits 3, of": each number has as many digits as is said, and one of them needs them all.
+std::string stated_list(const std::string& line) {
+  static const std::regex kStated("[a-z]+, digits (\\d), of (.*)");
+  std::smatch m;
+  if (!std::regex_match(line, m, kStated)) {
+    ADD_FAILURE() << line;
+    return "";
+  }
+  const auto digits = static_cast<size_t>(std::stoll(m[1]));
+  int64_t longest = 0;
+  for (const std::string& part : parts_of(m[2])) {
+    EXPECT_EQ(part.size(), digits) << line;
+    longest = std::max<int64_t>(longest, std::stoll(part));
+  }
+  EXPECT_EQ(std::to_string(longest).size(), digits) << line;
+  return m[2];
+}
+
 TEST(Reasoning, MinMaxComparesEachWithTheBestSoFar) {
   static const std::regex kStep("(\\d+) (\\d+): .*, so (\\d+)");
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     const Question q = question("min-max", seed);
     const auto lines = lines_of(q.reasoning);
-    const bool largest = lines[0].starts_with("largest of ");
-    const auto list = numbers_of(lines[0].substr(lines[0].find(" of ") + 4));
+    const bool largest = lines[0].starts_with("largest, ");
+    const auto list = numbers_of(stated_list(lines[0]));
     ASSERT_EQ(lines.size(), list.size() + 2) << q.reasoning;
     int64_t best = std::stoll(lines[1]);
     ASSERT_EQ(best, list[0]);
@@ -214,9 +253,9 @@ TEST(Reasoning, SortingInsertsEachWhereItsComparisonsEnd) {
   for (uint64_t seed = 0; seed < kSeeds; ++seed) {
     const Question q = question("sort", seed);
     const auto lines = lines_of(q.reasoning);
-    const std::string order = lines[0].substr(0, lines[0].find(' ')) + " ";
+    const std::string order = lines[0].substr(0, lines[0].find(',')) + " ";
     const char comes_before = order == "ascending " ? '<' : '>';
-    const auto list = numbers_of(lines[0].substr(order.size() + 3));
+    const auto list = numbers_of(stated_list(lines[0]));
     std::vector<int64_t> sorted;
     size_t line = 1;
     for (const int64_t x : list) {
