@@ -293,7 +293,7 @@ for (const [size, scheme] of [
       await page.keyboard.press("Space");
       // Longer than the selection, so that there is something to leave out; and an answer in plain words.
       await asking(page, { temperature: 0, max_tokens: 40 });
-      const numbers = Array.from({ length: visits.stage.mock ? 600 : 300 }, (_, i) => (i * 37) % 1000);
+      const numbers = Array.from({ length: 600 }, (_, i) => (i * 37) % 1000);
       await ask(page, `Sort these numbers: ${numbers.join(", ")}`);
       await answered(page);
       const answer = await lastAnswer(page);
@@ -307,7 +307,7 @@ for (const [size, scheme] of [
       await page.keyboard.press("Enter");
       await expect
         .poll(() => page.locator(".lens-summary").innerText())
-        .toMatch(/(512|1,024) of [\d,]+ visible tokens/);
+        .toMatch(/(512|2,048) of [\d,]+ visible tokens/);
       // Recall of each layer, loads of its experts, and what dense attention would cost.
       const layers = page.locator(".layer-list button");
       expect(await layers.count()).toBeGreaterThan(1);
