@@ -153,7 +153,8 @@ TEST(Lookup, SeveralAreAskedAboutOneText) {
       for (size_t i = 0; i < given.size(); ++i) {
         std::smatch m;
         ASSERT_TRUE(std::regex_match(given[i], m, kAnswer)) << given[i];
-        EXPECT_EQ(occurrences(document, fmt::format("{} of {} is {}.", m[1].str(), m[2].str(), m[3].str())), 1u) << first;
+        EXPECT_EQ(occurrences(document, fmt::format("{} of {} is {}.", m[1].str(), m[2].str(), m[3].str())), 1u)
+            << first;
         EXPECT_EQ(occurrences(q.messages[2 * i].content, m[2].str()), i == 0 ? 2u : 1u) << "its own question's key";
         EXPECT_TRUE(keys.insert(m[2]).second) << "asked twice";
         EXPECT_EQ(split_of("look up " + m[2].str()), seed % 2 == 0 ? Split::kTrain : Split::kHeldOut);
