@@ -37,8 +37,7 @@ class Examiner {
     if (next_ == asks_.size()) return std::nullopt;
     const Ask& ask = asks_[next_++];
     const EvalQuestion& asked = questions_[ask.question];
-    FATHOM_TRY(const ChatPrompt prompt, render_chat_prompt(engine_.chat_format(), asked.question.messages,
-                                                           asked.question.tools, {.thinking = ask.thinking}));
+    FATHOM_TRY(const ChatPrompt prompt, render_question(engine_, asked.question, ask.thinking));
     BatchItem request;
     FATHOM_TRY(request.generation.prompt, engine_.tokenizer().encode(prompt.text));
     request.generation.max_tokens = settings_.max_tokens;
@@ -79,6 +78,10 @@ class Examiner {
 };
 
 }  // namespace
+
+Result<ChatPrompt> render_question(const Engine& engine, const Question& question, bool thinking) {
+  return render_chat_prompt(engine.chat_format(), question.messages, question.tools, {.thinking = thinking});
+}
 
 std::string answer_key(std::string_view question, bool thinking, int64_t sample) {
   return fmt::format("{} {} {}", question, thinking ? "thinking" : "direct", sample);

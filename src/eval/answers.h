@@ -12,6 +12,7 @@
 #include "engine/engine.h"
 #include "eval/batch_generator.h"
 #include "eval/settings.h"
+#include "text/chat.h"
 #include "text/chat_parser.h"
 
 namespace fathom {
@@ -45,6 +46,9 @@ void fields(Visitor& v, EvalAnswer& a) {  // engine/json_members.h
   v("prompt_tokens", a.prompt_tokens);
   v("tokens", a.tokens);
 }
+
+// What the model is given: as `fathom chat` writes it.
+Result<ChatPrompt> render_question(const Engine& engine, const Question& question, bool thinking);
 
 // Which answers of two runs belong together: the question in the same mode. Unique in a run.
 std::string answer_key(std::string_view question, bool thinking, int64_t sample);

@@ -4,10 +4,11 @@
 #include <map>
 #include <utility>
 
+#include "base/check.h"
 #include "base/text_lines.h"
 #include "engine/json_members.h"
 #include "engine/lens.h"
-#include "text/chat.h"
+#include "eval/answers.h"
 
 namespace fathom {
 
@@ -57,8 +58,7 @@ Result<std::vector<CoverageText>> coverage_texts(const Engine& engine, const Eva
   FATHOM_TRY(const auto questions, make_eval_questions(settings, engine.tokenizer()));
   std::vector<CoverageText> texts;
   for (const EvalQuestion& asked : questions) {
-    FATHOM_TRY(const ChatPrompt prompt, render_chat_prompt(engine.chat_format(), asked.question.messages,
-                                                           asked.question.tools, {.thinking = true}));
+    FATHOM_TRY(const ChatPrompt prompt, render_question(engine, asked.question, /*thinking=*/true));
     CoverageText& text = texts.emplace_back(CoverageText{.length = asked.length, .tokens = {}});
     FATHOM_TRY(text.tokens, engine.tokenizer().encode(prompt.text));
   }
@@ -86,9 +86,10 @@ Result<CoverageReport> measure_coverage(Engine& engine, std::span<const Coverage
     std::vector<Sums>& layers = sums[text.length];
     layers.resize(seen->layers.size());
     for (size_t l = 0; l < layers.size(); ++l)
-      for (const LensQuery& query : seen->layers[l].queries)
-        layers[l].add(query.recall.value_or(1.0), query.position >= config.index_topk,
-                      8 * (query.position + 1) > 7 * size);
+      for (const LensQuery& query : seen->layers[l].queries) {
+        FATHOM_CHECK(query.recall.has_value(), "layer {} of a sparse model without a share of its attention", l);
+        layers[l].add(*query.recall, query.position >= config.index_topk, 8 * (query.position + 1) > 7 * size);
+      }
     on_text(++report.texts);
   }
   for (const auto& [length, layers] : sums) {
@@ -128,10 +129,9 @@ std::string coverage_text(const CoverageReport& report) {
                 row.layer ? std::to_string(*row.layer) : "all", row.queries, percent(row.all),
                 row.choosing ? fmt::format("{} of {}", percent(row.choosing), row.choosing_queries) : "–",
                 percent(row.last), percent(row.lowest));
-  append_line(
-      out,
-      "\nbeyond {}: queries that see more keys than they select; last 1/8: those of a text that are in its last eighth",
-      report.top_k);
+  append_line(out,
+              "\nbeyond {}: queries that see more keys than they select; last 1/8: those of them at the end of a text",
+              report.top_k);
   return out;
 }
 
