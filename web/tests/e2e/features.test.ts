@@ -149,11 +149,12 @@ for (const [size, scheme] of [
       await page.getByRole("button", { name: "Settings" }).click();
       await page.getByText("Calculator, answered by this page").click();
       await page.keyboard.press("Escape");
-      await ask(page, "Use the calculator: 71234 + 8766");
+      await asking(page, { temperature: 0 }); // the page is tested here, not the luck of a draw
+      await ask(page, "Use the calculator: 4827 + 3158");
       await answered(page, 2);
-      expect(await textOf(page.locator(".tool-call"))).toContain("71234");
-      expect(await textOf(page.locator(".tool-result"))).toContain("80000");
-      expect(await lastAnswer(page)).toMatch(/80,?000/);
+      expect(await textOf(page.locator(".tool-call"))).toContain("4827");
+      expect(await textOf(page.locator(".tool-result"))).toContain("7985");
+      expect(await lastAnswer(page)).toMatch(/7,?985/);
       await shot(page, `calculator-${size}`);
     });
 
@@ -163,7 +164,8 @@ for (const [size, scheme] of [
       await page.getByRole("textbox", { name: "Tools as JSON" }).fill(kCalculator);
       await page.getByText("1 tool", { exact: true }).waitFor();
       await page.keyboard.press("Escape");
-      await ask(page, "Use the calculator: 71234 + 8766");
+      await asking(page, { temperature: 0 });
+      await ask(page, "Use the calculator: 4827 + 3158");
       await page.getByRole("textbox", { name: /Result for the model/ }).fill("4711");
       expect(await seriousProblems(page)).toEqual([]);
       await shot(page, `tool-by-hand-${size}`);
