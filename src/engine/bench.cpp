@@ -48,17 +48,17 @@ class Bench {
   Result<BenchReport> run() {
     FATHOM_RETURN_IF_ERROR(prepare());
     BenchReport report = describe();
-    report.limits_before = probe_limits(threads_, s_.runner.isa);
-    reset_peak_resident_bytes();  // what the probe took is not the model's
+    reset_peak_resident_bytes();
     runner_ = make_cpu_runner(store_, s_.runner, threads_);
     FATHOM_RETURN_IF_ERROR(fill(s_.depths.front()));
+    report.limits_before = probe();
     for (const int64_t depth : s_.depths) {
       FATHOM_TRY(DepthReport measured, measure(depth));
       report.depths.insert(report.depths.begin(), std::move(measured));
     }
     report.scratch_bytes = runner_->scratch_bytes();
-    report.peak_resident_bytes = peak_resident_bytes();
-    report.limits_after = probe_limits(threads_, s_.runner.isa);
+    report.peak_resident_bytes = peak_resident_;
+    report.limits_after = limits_;
     return report;
   }
 
@@ -110,6 +110,14 @@ class Bench {
     r.cache_tokens = rows_;
     r.weight_bytes = store_.mapped_bytes();
     return r;
+  }
+
+  // The machine's limits now. What the probe itself takes of memory is not the model's.
+  MachineLimits probe() {
+    peak_resident_ = std::max(peak_resident_, peak_resident_bytes());
+    limits_ = probe_limits(threads_, s_.runner.isa);
+    reset_peak_resident_bytes();
+    return limits_;
   }
 
   Status stop() const { return fail("interrupted before all was measured: nothing is reported"); }
@@ -231,7 +239,8 @@ class Bench {
     return report;
   }
 
-  // body(profile) is one repetition; false when cancelled.
+  // body(profile) is one repetition; false when cancelled. The limits move: a measurement has those of its own minute, from
+  // the probe that ended the one before it and the one that ends it.
   template <typename Body>
   Result<PhaseReport> repeat(PhaseReport phase, const std::string& label, Body&& body) {
     begin(label, s_.repeat * phase.tokens);
@@ -242,6 +251,8 @@ class Bench {
       if (!body(&profile)) return tl::unexpected(stop().error());
       runs.emplace_back(std::chrono::duration<double>(Clock::now() - start).count(), profile);
     }
+    const MachineLimits before = limits_;
+    phase.limits = between(before, probe());
     std::sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     std::vector<double> seconds;
     for (const auto& run : runs) seconds.push_back(run.first);
@@ -271,6 +282,8 @@ class Bench {
   std::mt19937_64 random_{1};
   std::string task_;  // what is under way
   int64_t task_tokens_ = 0, done_ = 0;
+  MachineLimits limits_;  // as last probed
+  uint64_t peak_resident_ = 0;
 };
 
 }  // namespace

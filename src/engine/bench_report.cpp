@@ -11,7 +11,7 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kFormat = 1;  // of the file; raised when a field changes its meaning
+constexpr int64_t kFormat = 2;  // of the file; raised when a field changes its meaning
 
 }  // namespace
 
@@ -50,6 +50,7 @@ void fields(Visitor& v, PhaseReport& p) {
   v("seconds", p.seconds);
   v("work", p.work);
   v("seconds_by_operation", p.profile);
+  v("limits", p.limits);
 }
 template <typename Visitor>
 void fields(Visitor& v, DepthReport& d) {

@@ -26,11 +26,12 @@ struct Spread {
 
 // One measurement: so many tokens, again and again from the same place.
 struct PhaseReport {
-  int64_t tokens = 0;     // a repetition, of all sequences
-  int64_t sequences = 1;  // side by side
-  Spread seconds{};       // a repetition
-  Work work{};            // a repetition: operations and bytes that the model needs (engine/work.h)
-  StepProfile profile{};  // of the median repetition
+  int64_t tokens = 0;      // a repetition, of all sequences
+  int64_t sequences = 1;   // side by side
+  Spread seconds{};        // a repetition
+  Work work{};             // a repetition: operations and bytes that the model needs (engine/work.h)
+  StepProfile profile{};   // of the median repetition
+  MachineLimits limits{};  // the middle of the probes right before and right after
 
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds.median; }
   // What one sequence waits for a token.
@@ -39,6 +40,9 @@ struct PhaseReport {
   }
   double gflops() const { return work.flops / seconds.median * 1e-9; }
   double gb_per_s() const { return work.bytes() / seconds.median * 1e-9; }
+  // Of the machine's limits; 0 where they are not known.
+  double share_of_peak() const { return limits.peak_gflops > 0 ? gflops() / limits.peak_gflops : 0; }
+  double share_of_stream() const { return limits.stream_gb_per_s > 0 ? gb_per_s() / limits.stream_gb_per_s : 0; }
 };
 
 struct DepthReport {
@@ -53,7 +57,7 @@ struct BenchReport {
   int64_t context = 0;  // the longest that the model was made for
   int64_t prompt = 0, generate = 0, batch = 0, repeat = 0, chunk = 0;
   std::string cache_content;  // "computed", or "noise"
-  // What it ran on, and its limits right before and after.
+  // What it ran on, and its limits before the first measurement and after the last.
   Machine machine;
   MachineLimits limits_before, limits_after;
   // What it took.

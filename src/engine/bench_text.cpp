@@ -12,7 +12,7 @@ namespace fathom {
 
 namespace {
 
-std::string percent(double part, double whole) { return whole > 0 ? fmt::format("{:.1f} %", 100 * part / whole) : "–"; }
+std::string percent(double share) { return share > 0 ? fmt::format("{:.1f} %", 100 * share) : "–"; }
 
 std::string bytes(double value) {
   if (value >= 1e9) return fmt::format("{:.2f} GB", value * 1e-9);
@@ -25,15 +25,12 @@ std::string what_was_run(const BenchReport& r) {
                      r.chunk);
 }
 
-void phase_row(std::string& out, const BenchReport& r, int64_t depth, std::string_view name,
-               const std::optional<PhaseReport>& phase) {
+void phase_row(std::string& out, int64_t depth, std::string_view name, const std::optional<PhaseReport>& phase) {
   if (!phase) return;
-  const MachineLimits limits = r.limits();
   append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", depth, name,
               three_digits(phase->tokens_per_second()), three_digits(phase->ms_per_token()),
-              three_digits(phase->gflops()), three_digits(phase->gb_per_s()),
-              percent(phase->gflops(), limits.peak_gflops), percent(phase->gb_per_s(), limits.stream_gb_per_s),
-              fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
+              three_digits(phase->gflops()), three_digits(phase->gb_per_s()), percent(phase->share_of_peak()),
+              percent(phase->share_of_stream()), fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
 }
 
 // One row an operation, one column a depth; what takes no hundredth anywhere is left out.
@@ -96,8 +93,8 @@ std::string report_text(const BenchReport& r) {
   append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", "depth", "phase", "tokens/s", "ms/token",
               "GFLOP/s", "GB/s", "% of peak", "% of stream", "spread");
   for (const DepthReport& d : r.depths) {
-    phase_row(out, r, d.depth, "prefill", d.prefill);
-    phase_row(out, r, d.depth, "decode", d.decode);
+    phase_row(out, d.depth, "prefill", d.prefill);
+    phase_row(out, d.depth, "decode", d.decode);
   }
   append_line(
       out,

@@ -63,6 +63,8 @@ TEST(Bench, MeasuresWritesAndCompares) {
       EXPECT_LE(phase["seconds"]["min"], phase["seconds"]["median"]);
       EXPECT_LE(phase["seconds"]["median"], phase["seconds"]["max"]);
       EXPECT_GT(phase["work"]["flops"], 0.0);
+      EXPECT_GT(phase["limits"]["stream_gb_per_s"], 0.0);
+      EXPECT_GT(phase["limits"]["peak_gflops"], 0.0);
       double sum = 0;
       for (const auto& [operation, seconds] : phase["seconds_by_operation"].items()) sum += seconds.get<double>();
       EXPECT_GT(sum, 0.0);

@@ -21,6 +21,7 @@ using ::testing::Not;
 PhaseReport phase(int64_t tokens, double seconds) {
   PhaseReport p{.tokens = tokens, .seconds = {seconds, 0.9 * seconds, 1.1 * seconds}, .work = {2e9, 1e9, 5e8}};
   p.profile.seconds[static_cast<size_t>(Operation::kLinear)] = seconds / 2;
+  p.limits = {20, 200};
   return p;
 }
 
@@ -142,9 +143,17 @@ TEST(Comparison, TellsRatiosConditionsAndWhatIsOnlyInOne) {
               AllOf(HasSubstr("1  →  7"), HasSubstr("stream"), HasSubstr("20.0  →  50.0"), Not(HasSubstr("peak"))));
 }
 
-TEST(ReportText, SharesAreOfTheMeanLimits) {
-  // One GFLOP/s of 200, 0.75 GB/s of 20.
-  EXPECT_THAT(report_text(sound_report()), AllOf(HasSubstr("0.5 %"), HasSubstr("3.8 %"), HasSubstr("20.0 %")));
+TEST(ReportText, SharesAreOfTheMeasurementsOwnLimits) {
+  // One GFLOP/s of 200, 0.75 GB/s of 20; the run's limits are others.
+  BenchReport other = sound_report();
+  other.limits_before = other.limits_after = {1, 1};
+  for (const BenchReport& r : {sound_report(), other})
+    EXPECT_THAT(report_text(r), AllOf(HasSubstr(" 0.5 %"), HasSubstr(" 3.8 %"), HasSubstr("20.0 %")));
+  EXPECT_THAT(report_html({&other, 1}), AllOf(HasSubstr("<td>0.5 %<td>3.8 %")));
+  for (DepthReport& d : other.depths)
+    for (auto* p : {&d.prefill, &d.decode})
+      if (*p) (*p)->limits = {};
+  EXPECT_THAT(report_text(other), AllOf(HasSubstr("–"), Not(HasSubstr("inf")))) << "not known";
   EXPECT_THAT(report_text(sound_report()), AllOf(HasSubstr("linear"), Not(HasSubstr("attend"))))
       << "operations that take no time are left out";
 }
