@@ -35,14 +35,21 @@ struct Sum {
   std::string problem;
 };
 
+// Up to five digits, each length as likely: whoever has a calculator uses it for small numbers too.
+int64_t draw_operand(Draw& draw) {
+  int64_t limit = 10;
+  for (int64_t more = draw.random.below(5); more > 0; --more) limit *= 10;
+  return draw.random.between(limit / 10, limit - 1);
+}
+
 Sum draw_sum(Draw& draw) {
   return draw.fitting([&] {
     Sum sum{};
     sum.operation = &draw.random.pick(kOperations);
-    sum.a = draw.random.between(1000, 99999);
-    sum.b = draw.random.between(100, 9999);
+    sum.a = draw_operand(draw);
+    sum.b = draw_operand(draw);
     const std::string_view name = sum.operation->name;
-    if (name == "divide") sum.a = sum.b * draw.random.between(11, 999);
+    if (name == "divide") sum.a = sum.b * draw.random.between(2, 999);
     sum.value = name == "add"        ? sum.a + sum.b
                 : name == "subtract" ? sum.a - sum.b
                 : name == "multiply" ? sum.a * sum.b

@@ -29,7 +29,7 @@ constexpr std::array kTasks = std::to_array<TaskInfo>({
     {"expression", "two or three operations with brackets"},
     {"compare", "the larger or smaller of two numbers"},
     {"min-max", "the largest or smallest of 3 to 8 numbers"},
-    {"sort", "3 to 8 numbers in ascending or descending order"},
+    {"sort", "3 to 8 numbers in ascending or descending order, ascending unless told"},
     {"count-letters", "how often a letter is in a word"},
     {"count-items", "how many items a list has"},
     {"count-words", "how many words a text has"},

@@ -12,7 +12,7 @@
 namespace fathom {
 
 // Of what is drawn for a seed, and learnt of it. A run of training goes on only with what it began with.
-inline constexpr int kTasksVersion = 4;
+inline constexpr int kTasksVersion = 5;
 
 struct TaskInfo {
   std::string_view name, description;

@@ -19,6 +19,10 @@ constexpr std::string_view kMinMax[] = {"What is the {1} of {0}?",         "Whic
 constexpr std::string_view kSort[] = {"Sort {0} {1}.",          "Sort these numbers {1}: {0}.",
                                       "Put {0} in order, {1}.", "Order these {1}: {0}",
                                       "Arrange {0} {1}.",       "Numbers: {0}. Sort them {1}."};
+// Whoever names no order wants the smallest first.
+constexpr std::string_view kSortPlain[] = {"Sort {0}.",         "Sort these numbers: {0}.",
+                                           "Put {0} in order.", "Order these: {0}",
+                                           "Arrange {0}.",      "Numbers: {0}. Sort them."};
 constexpr std::string_view kAscending[] = {"in ascending order", "from smallest to largest", "from low to high"};
 constexpr std::string_view kDescending[] = {"in descending order", "from largest to smallest", "from high to low"};
 
@@ -103,9 +107,12 @@ Question draw_min_max(Draw& draw) {
 Question draw_sort(Draw& draw) {
   const Numbers numbers = draw_numbers(draw, "list", 3, 8);
   const bool ascending = draw.random.chance(60);
+  const bool named = !ascending || draw.random.chance(60);
   const std::string_view order = ascending ? draw.random.pick(kAscending) : draw.random.pick(kDescending);
   const std::string_view name = ascending ? "ascending" : "descending";
-  Question question = asked(numbers.problem, draw.phrase(kSort, joined(numbers.list), order));
+  const std::string ask =
+      named ? draw.phrase(kSort, joined(numbers.list), order) : draw.phrase(kSortPlain, joined(numbers.list));
+  Question question = asked(numbers.problem, ask);
   const size_t places = numbers.places();
   question.reasoning = stated(name, numbers) + '\n';
   std::vector<int64_t> sorted;

@@ -247,6 +247,24 @@ TEST(Reasoning, MinMaxComparesEachWithTheBestSoFar) {
   }
 }
 
+// A question that names no order asks for the smallest first; some do.
+TEST(Reasoning, SortingWithoutAnOrderIsAscending) {
+  static const std::regex kOrder(
+      "ascending|descending|smallest to largest|largest to smallest|low to high|high to low");
+  int64_t unnamed = 0;
+  for (uint64_t seed = 0; seed < kSeeds; ++seed) {
+    const Question q = question("sort", seed);
+    if (std::regex_search(q.messages.back().content, kOrder)) continue;
+    ++unnamed;
+    EXPECT_TRUE(q.reasoning.starts_with("ascending, ")) << q.messages.back().content;
+    std::vector<int64_t> values;
+    for (const std::string& value : q.expected.values) values.push_back(std::stoll(value));
+    EXPECT_TRUE(std::ranges::is_sorted(values)) << q.answer;
+  }
+  EXPECT_GT(unnamed, kSeeds / 10);
+  EXPECT_LT(unnamed, kSeeds / 2);
+}
+
 // Every number is compared with those before it from the first on, and put before the one that it comes before.
 TEST(Reasoning, SortingInsertsEachWhereItsComparisonsEnd) {
   static const std::regex kStep("(\\d+) (\\d+): .*([<>])");
