@@ -40,10 +40,12 @@ for (const [size, scheme] of [
     it("streams, and stops", async () => {
       const page = await open(size, scheme);
       if (!visits.stage.mock) await endless(page);
+      // Without thinking, which folds when it ends: what is shown would then be less than before.
+      await page.getByRole("switch", { name: "Thinking" }).focus();
+      await page.keyboard.press("Space");
       await ask(page, visits.stage.mock ? "!slow" : "What is 811 + 663?");
-      const length = (): Promise<number> =>
-        page.locator(".answer").evaluate((answer) => (answer.textContent ?? "").length);
-      await page.waitForSelector(".answer .markdown, .answer .reasoning");
+      const length = async (): Promise<number> => (await lastAnswer(page)).length;
+      await page.waitForSelector(".answer .markdown");
       const early = await length();
       await expect.poll(length).toBeGreaterThan(early);
       await shot(page, `streaming-${size}`);
