@@ -35,14 +35,6 @@ struct Operands {
   std::string problem;
 };
 
-// Each number of digits is as likely as any other.
-int64_t draw_number(TaskRandom& random, int64_t min_digits, int64_t max_digits) {
-  const int64_t digits = random.between(min_digits, max_digits);
-  int64_t low = 1;
-  for (int64_t i = 1; i < digits; ++i) low *= 10;
-  return random.between(digits == 1 ? 0 : low, 10 * low - 1);
-}
-
 Question answered(Question question, int64_t value, std::string_view equation) {
   question.reasoning += fmt::format("So {}.", value);
   question.answer = fmt::format("{} = {}.", equation, value);

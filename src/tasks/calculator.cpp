@@ -35,19 +35,13 @@ struct Sum {
   std::string problem;
 };
 
-// Up to five digits, each length as likely: whoever has a calculator uses it for small numbers too.
-int64_t draw_operand(Draw& draw) {
-  int64_t limit = 10;
-  for (int64_t more = draw.random.below(5); more > 0; --more) limit *= 10;
-  return draw.random.between(limit / 10, limit - 1);
-}
-
+// Whoever has a calculator uses it for small numbers too.
 Sum draw_sum(Draw& draw) {
   return draw.fitting([&] {
     Sum sum{};
     sum.operation = &draw.random.pick(kOperations);
-    sum.a = draw_operand(draw);
-    sum.b = draw_operand(draw);
+    sum.a = draw_number(draw.random, 1, 5, 1);
+    sum.b = draw_number(draw.random, 1, 5, 1);
     const std::string_view name = sum.operation->name;
     if (name == "divide") sum.a = sum.b * draw.random.between(2, 999);
     sum.value = name == "add"        ? sum.a + sum.b

@@ -39,6 +39,14 @@ struct Draw {
   }
 };
 
+// Each number of digits is as likely as any other; those of one digit begin at `least`.
+inline int64_t draw_number(TaskRandom& random, int64_t min_digits, int64_t max_digits, int64_t least = 0) {
+  const int64_t digits = random.between(min_digits, max_digits);
+  int64_t low = 1;
+  for (int64_t i = 1; i < digits; ++i) low *= 10;
+  return random.between(digits == 1 ? least : low, 10 * low - 1);
+}
+
 // A question of one user message; the task's name is the library's to add.
 inline Question asked(std::string problem, std::string text) {
   Question question;

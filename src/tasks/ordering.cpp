@@ -110,9 +110,7 @@ Question draw_sort(Draw& draw) {
   const bool named = !ascending || draw.random.chance(60);
   const std::string_view order = ascending ? draw.random.pick(kAscending) : draw.random.pick(kDescending);
   const std::string_view name = ascending ? "ascending" : "descending";
-  const std::string ask =
-      named ? draw.phrase(kSort, joined(numbers.list), order) : draw.phrase(kSortPlain, joined(numbers.list));
-  Question question = asked(numbers.problem, ask);
+  Question question = asked(numbers.problem, draw.phrase(named ? kSort : kSortPlain, joined(numbers.list), order));
   const size_t places = numbers.places();
   question.reasoning = stated(name, numbers) + '\n';
   std::vector<int64_t> sorted;

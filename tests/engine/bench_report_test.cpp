@@ -149,7 +149,7 @@ TEST(ReportText, SharesAreOfTheMeasurementsOwnLimits) {
   other.limits_before = other.limits_after = {1, 1};
   for (const BenchReport& r : {sound_report(), other})
     EXPECT_THAT(report_text(r), AllOf(HasSubstr(" 0.5 %"), HasSubstr(" 3.8 %"), HasSubstr("20.0 %")));
-  EXPECT_THAT(report_html({&other, 1}), AllOf(HasSubstr("<td>0.5 %<td>3.8 %")));
+  EXPECT_THAT(report_html({&other, 1}), HasSubstr("<td>0.5 %<td>3.8 %"));
   for (DepthReport& d : other.depths)
     for (auto* p : {&d.prefill, &d.decode})
       if (*p) (*p)->limits = {};
