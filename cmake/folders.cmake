@@ -2,7 +2,7 @@
 # Kernel files named *_amx.cpp, *_avx512.cpp and *_avx2.cpp are compiled for that instruction set (x86-64 only); nothing else is.
 # These and *_portable.cpp are the loops over numbers. Sanitizers keep compilers from vectorising them, so they
 # are left out unless FATHOM_SANITIZE_KERNELS asks for them (docs/testing.md).
-set(FATHOM_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512bf16 -mgfni -mfma -mf16c)
+set(FATHOM_AVX512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vbmi -mavx512vbmi2 -mavx512bf16 -mgfni -mbmi -mfma -mf16c)
 # GCC 12 reports its own intrinsics headers as using uninitialised values (GCC bug 105593).
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   list(APPEND FATHOM_AVX512_FLAGS -Wno-maybe-uninitialized -Wno-uninitialized)

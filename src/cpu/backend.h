@@ -32,8 +32,8 @@ class Backend : public BackendBase {
   IndexQuery index_query(Tensor q, Tensor w);                         // (T,H,D) (T,H)
   Selection index_select(int64_t layer, const IndexQuery& query);
 
-  // Rows of prompts up to some position: un-absorbed, masked by the selection, where the kernels have it. Others: the three
-  // lines below, a few rows at a time, because absorbed queries are the largest activations of the model.
+  // Rows of prompts up to some position: un-absorbed, where the kernels have it. Others: the three lines below, a few rows at a
+  // time, because absorbed queries are the largest activations of the model.
   Tensor attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,
                    const Selection& selection, float scale);                 // -> (T,H·Dv)
   Tensor absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim);  // (T,H,Dn) -> (T,H,R)

@@ -27,8 +27,8 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   // takes less time than gathering the selected rows does.
   int64_t prompt_until = std::numeric_limits<int64_t>::max();
   if (has_prompt_form && settings_.index_topk > 0)
-    prompt_until = std::max(settings_.index_topk,
-                            settings_.masked_until >= 0 ? settings_.masked_until : kernels_.prompt->masked_until);
+    prompt_until = std::max(settings_.index_topk, settings_.unabsorbed_until >= 0 ? settings_.unabsorbed_until
+                                                                                  : kernels_.prompt->unabsorbed_until);
 
   int64_t absorbed_from = 0;  // rows of the step from here on, up to t, wait for the absorbed form
   const auto absorbed = [&](int64_t end) {
@@ -124,6 +124,16 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
   std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt->key_bytes(shape));
   float* best = arena_.allocate<float>(static_cast<size_t>(heads * rows));
   float* total = arena_.allocate<float>(static_cast<size_t>(heads * rows));
+  // A head's rows lie together here: in the step's tensors they are as far apart as all heads are wide, which caches bear badly.
+  const size_t query_bytes = kernels_.prompt->query_bytes(shape);
+  std::byte* queries = arena_.allocate<std::byte>(static_cast<size_t>(heads * rows) * query_bytes);
+  float* by_head = arena_.allocate<float>(static_cast<size_t>(heads * rows * value));
+  pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t h = 0; h < heads; ++h)
+        kernels_.prompt->pack_query(shape, q_nope.at(i, h), q_rope.at(i, h),
+                                    queries + static_cast<size_t>(h * rows + i) * query_bytes);
+  });
   for (int64_t begin = 0; begin < visible; begin += kPromptKeys) {
     const int64_t end = std::min(visible, begin + kPromptKeys);
     pool_.parallel_for((end - begin + kPromptPiece - 1) / kPromptPiece, 1, [&](int64_t from, int64_t to, int) {
@@ -135,12 +145,10 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
       for (int64_t h = from; h < to; ++h) {
         PromptArgs args;
         args.shape = shape;
-        args.q_nope = q_nope.at(0, h);
-        args.q_rope = q_rope.at(0, h);
-        args.q_nope_stride = q_nope.stride[0];
-        args.q_rope_stride = q_rope.stride[0];
+        args.queries = queries + static_cast<size_t>(h * rows) * query_bytes;
         args.rows = rows;
         args.first_position = first_position;
+        args.top_k = settings_.index_topk;
         args.selected = selected;
         args.keys = keys;
         args.key_begin = begin;
@@ -150,13 +158,18 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
         args.scale = scale;
         args.best = best + h * rows;
         args.total = total + h * rows;
-        args.out = o.data + h * value;
-        args.out_stride = o.stride[0];
+        args.out = by_head + h * rows * value;
+        args.out_stride = value;
         args.last = end == visible;
         kernels_.prompt->attend(args, worker_arenas_[static_cast<size_t>(worker)]);
       }
     });
   }
+  pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t h = 0; h < heads; ++h)
+        std::copy_n(by_head + (h * rows + i) * value, value, o.data + i * o.stride[0] + h * value);
+  });
 }
 
 Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim) {

@@ -24,9 +24,8 @@ struct BackendSettings {
   std::vector<float> rope_inv_freq;  // (rope/2)
   int64_t index_topk = 0;            // 0: dense attention
   bool absorbed_only = false;        // attention in one form everywhere: decode = prefill, bit for bit
-  // Rows of a prompt before this position attend in un-absorbed form, masked where a selection leaves keys out; −1: as measured
-  // for the table.
-  int64_t masked_until = -1;
+  // Rows of a prompt before this position attend in un-absorbed form; −1: as measured for the table.
+  int64_t unabsorbed_until = -1;
 };
 
 // Adds the time until its end to the step's profile, if it has one.

@@ -97,10 +97,9 @@ struct PromptShape {
 // Consecutive rows of one sequence, one head, one block of keys.
 struct PromptArgs {
   PromptShape shape;
-  const float* q_nope = nullptr;  // (rows, nope)
-  const float* q_rope = nullptr;  // (rows, rope)
-  int64_t q_nope_stride = 0, q_rope_stride = 0;
+  const std::byte* queries = nullptr;  // (rows), each of PromptKernels::query_bytes
   int64_t rows = 0, first_position = 0;
+  int64_t top_k = 0;  // keys that a row attends to if it sees more; 0: all
   // Of each row: bit s says whether it attends to position s; null: to all up to its own.
   const uint64_t* const* selected = nullptr;
   const std::byte* keys = nullptr;  // PromptKernels::key_bytes
@@ -118,12 +117,16 @@ struct PromptArgs {
 
 // Un-absorbed attention. Tables without it serve prompts in absorbed form too, at 3.4 times the arithmetic a pair.
 struct PromptKernels {
-  // From this position on, gathering the 2,048 selected rows takes less time than masking all (docs/performance.md).
-  int64_t masked_until;
+  // From this position on, attending to 2,048 selected rows in absorbed form takes less time than making the keys and values of
+  // all (docs/performance.md).
+  int64_t unabsorbed_until;
   bool (*fits)(const PromptShape& shape, const MatrixView& kv_b);
   size_t (*key_bytes)(const PromptShape& shape);  // for a block of kPromptKeys
   // Rows [begin, end) of a block of the cache, begin a multiple of kPromptPiece -> packed; `keys` is the block's start.
   void (*pack_keys)(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys);
+  // A row's query -> packed.
+  size_t (*query_bytes)(const PromptShape& shape);
+  void (*pack_query)(const PromptShape& shape, const float* nope, const float* rope, std::byte* query);
   void (*attend)(const PromptArgs& args, Arena& scratch);
 };
 

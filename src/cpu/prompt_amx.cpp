@@ -154,15 +154,10 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
     const int64_t keys = std::min(a.key_count, last_position + 1 - a.key_begin);  // the most that a row of these sees
     if (keys <= 0 && !a.last) continue;
     for (int64_t i = 0; i < kQueries; ++i)
-      for (int64_t step = 0; step < head.steps; ++step) {
-        __m512i part = _mm512_setzero_si512();
-        if (i < count) {
-          const int64_t d = step * kStep;
-          part = d < s.nope ? load_as_bf16(a.q_nope + (t + i) * a.q_nope_stride + d, kStep)
-                            : load_as_bf16(a.q_rope + (t + i) * a.q_rope_stride + d - s.nope, kStep);
-        }
-        _mm512_storeu_si512(q + ((i / kTile * head.steps + step) * kTile + i % kTile) * kStep, part);
-      }
+      for (int64_t step = 0; step < head.steps; ++step)
+        _mm512_storeu_si512(
+            q + ((i / kTile * head.steps + step) * kTile + i % kTile) * kStep,
+            i < count ? _mm512_loadu_si512(avx512::query_row(a, t + i) + step * kStep) : _mm512_setzero_si512());
     const auto sum_row = [&](int64_t i, int64_t v) {
       return sum + ((i / kTile) * head.value_tiles + v) * 256 + i % kTile * kTile;
     };
@@ -204,7 +199,12 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
 
 }  // namespace
 
-const PromptKernels kPromptKernels = {
-    .masked_until = 5120, .fits = fits, .key_bytes = key_bytes, .pack_keys = pack_keys, .attend = attend_rows};
+const PromptKernels kPromptKernels = {.unabsorbed_until = 5120,
+                                      .fits = fits,
+                                      .key_bytes = key_bytes,
+                                      .pack_keys = pack_keys,
+                                      .query_bytes = avx512::query_bytes,
+                                      .pack_query = avx512::pack_query,
+                                      .attend = attend_rows};
 
 }  // namespace fathom::cpu::amx

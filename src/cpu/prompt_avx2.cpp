@@ -159,6 +159,12 @@ float softmax_row(float* score, int64_t seen, const uint64_t* bits, int64_t widt
   return shrink;
 }
 
+size_t query_bytes(const PromptShape& s) { return static_cast<size_t>(s.nope + s.rope) * sizeof(float); }
+
+void pack_query(const PromptShape& s, const float* nope, const float* rope, std::byte* query) {
+  std::copy_n(rope, s.rope, std::copy_n(nope, s.nope, reinterpret_cast<float*>(query)));
+}
+
 void attend_rows(const PromptArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
   const PromptShape& s = a.shape;
@@ -166,7 +172,6 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
   const auto floats = [&](int64_t n) { return scratch.allocate<float>(static_cast<size_t>(n)); };
   const Head head{floats(dims * kKeys), floats(value_width * kKeys)};
   make_keys(a, head, scratch);
-  float* query = floats(kQueries * dims);
   float* score = floats(kQueries * kKeys);
   float* sum = floats(kQueries * value_width);
   for (int64_t t = 0; t < a.rows; t += kQueries) {
@@ -184,10 +189,7 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
       const auto each_tile = [&](auto&& f) {
         for (int64_t i = 0; i < count; i += kTile) f(i, std::min<int64_t>(kTile, count - i));
       };
-      for (int64_t i = 0; i < count; ++i) {
-        std::copy_n(a.q_nope + (t + i) * a.q_nope_stride, s.nope, query + i * dims);
-        std::copy_n(a.q_rope + (t + i) * a.q_rope_stride, s.rope, query + i * dims + s.nope);
-      }
+      const float* query = reinterpret_cast<const float*>(a.queries) + t * dims;
       for (int64_t key = 0; key < width; key += kLanes)
         each_tile([&](int64_t i, int64_t n) {
           multiply(head.k + key * dims, query + i * dims, dims, n, dims, score + i * kKeys + key, kKeys);
@@ -222,7 +224,12 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
 
 }  // namespace
 
-const PromptKernels kPromptKernels = {
-    .masked_until = 4352, .fits = fits, .key_bytes = key_bytes, .pack_keys = pack_keys, .attend = attend_rows};
+const PromptKernels kPromptKernels = {.unabsorbed_until = 4352,
+                                      .fits = fits,
+                                      .key_bytes = key_bytes,
+                                      .pack_keys = pack_keys,
+                                      .query_bytes = query_bytes,
+                                      .pack_query = pack_query,
+                                      .attend = attend_rows};
 
 }  // namespace fathom::cpu::avx2

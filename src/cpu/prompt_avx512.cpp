@@ -1,93 +1,123 @@
 // Un-absorbed attention of a prompt's rows in AVX-512 BF16: one head, one block of keys, all rows of a step.
-//   keys      K = W^UK c, V = W^UV c: lanes are keys, a pair of weights is broadcast against that pair of 64 latent rows
-//   scores    lanes are keys: a pair of a query's dims is broadcast against that pair of 64 keys
-//   values    lanes are value dims: a pair of probabilities is broadcast against that pair of keys' values
-// Every sum is one chain along its dims or keys, so a row's result depends neither on the rows beside it nor on how the prompt
-// is cut: what it does not see has probability zero.
+//   K = W^UK c, V = W^UV c: lanes are rows of W, a pair of a key's latent is broadcast against that pair of 64 of them
+// Every sum is one chain, so a key is the same in every step that makes it.
+#include "cpu/prompt_avx512.h"
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
-#include "cpu/functions_avx512.h"
+#include "cpu/avx512.h"
 #include "cpu/prompt_rows.h"
 
 namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int64_t kKeys = kPromptKeys;
-constexpr int kTile = 6;          // broadcast operands of a tile; × 4 registers of 16 lanes
-constexpr int64_t kLanes = 64;    // of a tile
-constexpr int64_t kQueries = 48;  // of scores at a time: 96 KB, and their sums
+constexpr int kTile = 6;        // keys of a tile; × 4 registers of 16 lanes
+constexpr int64_t kLanes = 64;  // rows of W of a tile
 
-// Packed block: words [pair of dims][512 keys], the latent's pairs, then the rope key's.
-int64_t latent_pairs(const PromptShape& s) { return s.rank / 2; }
+// Rows that see less than this many times what they attend to are masked: the form that computes all is the faster one a pair.
+constexpr double kGatherFrom = 1.6;
 
-// acc (6, 64 lanes) = Σ over pairs of broadcast (row i) times (pair, lanes); rows past `count` repeat the last.
-struct Tile {
-  __m512 sum[kTile][4];
-};
-inline __attribute__((always_inline)) void multiply(const uint32_t* lanes, int64_t stride, const uint32_t* first,
-                                                    int64_t row_stride, int64_t count, int64_t pairs, Tile& tile) {
-  const uint32_t* row[kTile];
-  for (int64_t i = 0; i < kTile; ++i) row[i] = first + std::min(i, count - 1) * row_stride;
-  pair_products(lanes, stride, row, pairs, tile.sum);
+// Packed block: the cache's rows in BF16, latent and rope key, one after the other.
+int64_t row_width(const PromptShape& s) { return s.rank + s.rope; }
+
+// `count` weight rows from `first` on -> panels of 64: words [panel][pair of the latent][64 rows], scales folded in, zeros for
+// rows past the last.
+void pack_weights(const MatrixView& w, int64_t first, int64_t count, uint32_t* panels) {
+  const int64_t rank = w.cols, pairs = rank / 2;
+  alignas(64) BF16 expanded[16][kFp8Group];
+  for (int64_t r = 0; r < round_up(count, kLanes); r += 16)
+    for (int64_t c = 0; c < rank; c += kFp8Group) {
+      const int64_t cols = std::min<int64_t>(kFp8Group, rank - c);
+      const BF16* row[16];
+      for (int64_t i = 0; i < 16; ++i) {
+        const int64_t n = first + r + i;
+        row[i] = nullptr;
+        if (r + i >= count) continue;
+        if (w.dtype == DType::kBF16) {
+          row[i] = w.bf16() + n * rank + c;
+          continue;
+        }
+        const Fp8Expander expander(exponent_of(w.scale[n / kFp8Group * w.scale_cols() + c / kFp8Group]));
+        expander.expand_row(w.f8() + n * rank + c, cols, expanded[i]);
+        row[i] = expanded[i];
+      }
+      for (int64_t d = 0; d < cols; d += 32) {
+        __m512i words[16];
+        for (int64_t i = 0; i < 16; ++i)
+          words[i] = row[i] ? _mm512_maskz_loadu_epi16(mask32(cols - d), row[i] + d) : _mm512_setzero_si512();
+        transpose16(words);
+        uint32_t* out = panels + r / kLanes * pairs * kLanes + (c + d) / 2 * kLanes + r % kLanes;
+        for (int64_t p = 0; p < std::min<int64_t>(16, (cols - d) / 2); ++p)
+          _mm512_storeu_si512(out + p * kLanes, words[p]);
+      }
+    }
 }
 
-struct Head {
-  uint32_t* k;  // [pair of dims][512 keys], nope then rope
-  uint32_t* v;  // [pair of keys][value, padded to whole tiles]
-  int64_t v_stride;
-};
+// Products of six keys, those past the last it again, with a panel.
+inline __attribute__((always_inline)) void multiply(const uint32_t* panel, const BF16* latent, int64_t stride,
+                                                    int64_t count, int64_t pairs, __m512 (&sum)[kTile][4]) {
+  const uint32_t* row[kTile];
+  for (int64_t i = 0; i < kTile; ++i)
+    row[i] = reinterpret_cast<const uint32_t*>(latent + std::min(i, count - 1) * stride);
+  pair_products(panel, kLanes, row, pairs, sum);
+}
 
-// Rows [first, first + 6) of the head's weights times 64 keys.
-void make_keys(const PromptArgs& a, const Head& head, Arena& scratch) {
-  const ArenaScope scope(scratch);
+void make_keys(const PromptArgs& a, const uint32_t* panels, BF16* k, int64_t k_stride) {
   const PromptShape& s = a.shape;
-  const int64_t rows = s.nope + s.value, pairs = latent_pairs(s), stride = round_up(s.rank, kLanes);
-  const uint32_t* latent = reinterpret_cast<const uint32_t*>(a.keys);
-  // W in BF16, its scales folded in; product (row, key) of 64 keys.
-  BF16* weights = scratch.allocate<BF16>(static_cast<size_t>(rows * stride));
-  for (int64_t r = 0; r < rows; ++r) {
-    const int64_t n = a.row_begin + r;
-    BF16* out = weights + r * stride;
-    if (a.kv_b.dtype == DType::kBF16) {
-      std::memcpy(out, a.kv_b.bf16() + n * s.rank, static_cast<size_t>(s.rank) * sizeof(BF16));
-      continue;
-    }
-    for (int64_t c = 0; c < s.rank; c += kFp8Group) {
-      const Fp8Expander expander(exponent_of(a.kv_b.scale[n / kFp8Group * a.kv_b.scale_cols() + c / kFp8Group]));
-      expander.expand_row(a.kv_b.f8() + n * s.rank + c, std::min<int64_t>(kFp8Group, s.rank - c), out + c);
-    }
-  }
-  float* product = scratch.allocate<float>(static_cast<size_t>(round_up(rows, kTile) * kLanes));
-  const auto at = [&](int64_t row, int64_t key) { return _mm512_loadu_ps(product + row * kLanes + key); };
-  for (int64_t key = 0; key < round_up(a.key_count, kLanes); key += kLanes) {
-    for (int64_t r = 0; r < rows; r += kTile) {
-      Tile tile;
-      multiply(latent + key, kKeys, reinterpret_cast<const uint32_t*>(weights + r * stride), stride / 2, rows - r,
-               pairs, tile);
+  const BF16* latent = reinterpret_cast<const BF16*>(a.keys);
+  for (int64_t key = 0; key < a.key_count; key += kTile)
+    for (int64_t d = 0; d < s.nope; d += kLanes) {
+      __m512 sum[kTile][4];
+      multiply(panels + d * s.rank / 2, latent + key * row_width(s), row_width(s), a.key_count - key, s.rank / 2, sum);
 #pragma GCC unroll 6
       for (int i = 0; i < kTile; ++i)
-#pragma GCC unroll 4
-        for (int j = 0; j < 4; ++j) _mm512_storeu_ps(product + (r + i) * kLanes + 16 * j, tile.sum[i][j]);
+        if (key + i < a.key_count)
+#pragma GCC unroll 2
+          for (int j = 0; j < 2; ++j)
+            _mm512_mask_storeu_epi16(k + (key + i) * k_stride + d + 32 * j, mask32(s.nope - d - 32 * j),
+                                     reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sum[i][2 * j + 1], sum[i][2 * j])));
     }
-    for (int64_t d = 0; d < s.nope; d += 2)
-      for (int64_t j = 0; j < kLanes; j += 16)
-        _mm512_storeu_si512(head.k + d / 2 * kKeys + key + j, bf16_words(at(d, j), at(d + 1, j)));
-    for (int64_t v = 0; v < s.value; v += 16)
-      for (int64_t j = 0; j < kLanes; j += 32) {
-        __m512i words[16];  // a value's 32 keys in order are 16 words of key pairs
-        for (int64_t i = 0; i < 16; ++i)
-          words[i] = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(at(s.nope + v + i, j + 16), at(s.nope + v + i, j)));
-        transpose16(words);
-        for (int64_t p = 0; p < 16; ++p)
-          _mm512_storeu_si512(head.v + ((key + j) / 2 + p) * head.v_stride + v, words[p]);
-      }
+  for (int64_t key = 0; key < a.key_count; ++key) {
+    BF16* end = std::copy_n(latent + key * row_width(s) + s.rank, s.rope, k + key * k_stride + s.nope);
+    std::fill(end, k + (key + 1) * k_stride, BF16{0});
   }
-  for (int64_t p = 0; p < kKeys / 2; ++p)
-    std::fill_n(head.v + p * head.v_stride + s.value, head.v_stride - s.value, 0u);
-  std::memcpy(head.k + s.nope / 2 * kKeys, latent + pairs * kKeys, static_cast<size_t>(s.rope / 2 * kKeys) * 4);
+}
+
+void make_values(const PromptArgs& a, const uint32_t* panels, uint32_t* v, int64_t v_stride) {
+  const PromptShape& s = a.shape;
+  const BF16* latent = reinterpret_cast<const BF16*>(a.keys);
+  for (int64_t key = 0; key < a.key_count; key += kTile)
+    for (int64_t d = 0; d < s.value; d += kLanes) {
+      __m512 sum[kTile][4];
+      multiply(panels + d * s.rank / 2, latent + key * row_width(s), row_width(s), a.key_count - key, s.rank / 2, sum);
+#pragma GCC unroll 3
+      for (int i = 0; i < kTile; i += 2)
+        if (key + i < a.key_count)
+#pragma GCC unroll 4
+          for (int j = 0; j < 4; ++j)
+            _mm512_storeu_si512(v + (key + i) / 2 * v_stride + d + 16 * j, bf16_words(sum[i][j], sum[i + 1][j]));
+    }
+}
+
+PromptHead make_head(const PromptArgs& a, Arena& scratch) {
+  const PromptShape& s = a.shape;
+  const int64_t keys = round_up(a.key_count, kLanes), k_stride = query_width(s), v_stride = round_up(s.value, kLanes);
+  BF16* k = scratch.allocate<BF16>(static_cast<size_t>(keys * k_stride));
+  uint32_t* v = scratch.allocate<uint32_t>(static_cast<size_t>(keys / 2 * v_stride));
+  std::fill_n(k + a.key_count * k_stride, (keys - a.key_count) * k_stride, BF16{0});
+  std::fill_n(v + a.key_count / 2 * v_stride, (keys - a.key_count + 1) / 2 * v_stride, 0u);
+  const ArenaScope scope(scratch);
+  const auto panels_of = [&](int64_t first, int64_t count) {
+    uint32_t* panels = scratch.allocate<uint32_t>(static_cast<size_t>(round_up(count, kLanes) * s.rank / 2));
+    pack_weights(a.kv_b, first, count, panels);
+    return panels;
+  };
+  make_keys(a, panels_of(a.row_begin, s.nope), k, k_stride);
+  make_values(a, panels_of(a.row_begin + s.nope, s.value), v, v_stride);
+  return {k, v, k_stride, v_stride};
 }
 
 bool fits(const PromptShape& s, const MatrixView& kv_b) {
@@ -95,117 +125,67 @@ bool fits(const PromptShape& s, const MatrixView& kv_b) {
   return exact && s.rank % 2 == 0 && s.nope % 2 == 0 && s.rope % 2 == 0 && s.value % 16 == 0;
 }
 
-size_t key_bytes(const PromptShape& s) { return static_cast<size_t>(kKeys * (s.rank + s.rope) * 2); }
+size_t key_bytes(const PromptShape& s) { return static_cast<size_t>(kPromptKeys * row_width(s)) * sizeof(BF16); }
 
 void pack_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys) {
   const KvLayout& layout = kv.cache->layout;
   const int64_t width = layout.rank + layout.rope_dim;
   const Fp8Expander expander;
-  alignas(64) BF16 expanded[16][2048];
-  FATHOM_CHECK(width <= 2048 - 64, "a row of {} values", width);
-  uint32_t* words = reinterpret_cast<uint32_t*>(keys) + begin % kKeys;
-  for (int64_t s = begin; s < round_up(end, kLanes); s += 16, words += 16) {
-    const BF16* row[16];
-    for (int64_t i = 0; i < 16; ++i) {
-      row[i] = nullptr;
-      if (s + i >= end) continue;
-      row[i] = reinterpret_cast<const BF16*>(kv.latent(s + i));
-      if (layout.format != LatentFormat::kFp8) continue;
-      expand_fp8_row(kv.latent(s + i), layout, expander, expanded[i]);
-      row[i] = expanded[i];
-    }
-    for (int64_t d = 0; d < width; d += 32) {
-      __m512i rows[16];
-      for (int64_t i = 0; i < 16; ++i)
-        rows[i] = row[i] ? _mm512_maskz_loadu_epi16(mask32(width - d), row[i] + d) : _mm512_setzero_si512();
-      transpose16(rows);
-      for (int64_t p = 0; p < std::min<int64_t>(16, (width - d) / 2); ++p)
-        _mm512_storeu_si512(words + (d / 2 + p) * kKeys, rows[p]);
-    }
+  BF16* out = reinterpret_cast<BF16*>(keys) + begin % kPromptKeys * width;
+  for (int64_t s = begin; s < end; ++s, out += width) {
+    if (layout.format == LatentFormat::kFp8)
+      expand_fp8_row(kv.latent(s), layout, expander, out);
+    else
+      std::memcpy(out, kv.latent(s), static_cast<size_t>(width) * sizeof(BF16));
   }
+}
+
+// Rows [begin, end) of the step's.
+PromptArgs rows_of(const PromptArgs& a, int64_t begin, int64_t end) {
+  PromptArgs part = a;
+  part.queries += static_cast<size_t>(begin) * query_bytes(a.shape);
+  part.rows = end - begin;
+  part.first_position += begin;
+  part.selected += begin;
+  part.best += begin;
+  part.total += begin;
+  part.out += begin * a.out_stride;
+  return part;
 }
 
 void attend_rows(const PromptArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
-  const PromptShape& s = a.shape;
-  const int64_t pairs = (s.nope + s.rope) / 2, v_stride = round_up(s.value, kLanes);
-  const Head head{scratch.allocate<uint32_t>(static_cast<size_t>(pairs * kKeys)),
-                  scratch.allocate<uint32_t>(static_cast<size_t>(kKeys / 2 * v_stride)), v_stride};
-  make_keys(a, head, scratch);
-  uint32_t* query = scratch.allocate<uint32_t>(static_cast<size_t>(kQueries * pairs));
-  float* score = scratch.allocate<float>(static_cast<size_t>(round_up(kQueries, kTile) * kKeys));
-  BF16* prob = scratch.allocate<BF16>(static_cast<size_t>(kQueries * kKeys));
-  const bool fresh = a.key_begin == 0;
-
-  for (int64_t t = 0; t < a.rows; t += kQueries) {
-    const int64_t count = std::min(kQueries, a.rows - t);
-    // The most that a row of these sees, in whole tiles.
-    const int64_t keys = std::min(a.key_count, a.first_position + t + count - a.key_begin);
-    if (fresh)
-      for (int64_t i = t; i < t + count; ++i) {
-        a.best[i] = -std::numeric_limits<float>::max();
-        a.total[i] = 0;
-        std::fill_n(a.out + i * a.out_stride, s.value, 0.0f);
-      }
-    if (keys > 0) {
-      const int64_t width = round_up(keys, kLanes);
-      for (int64_t i = 0; i < count; ++i) {
-        BF16* q = reinterpret_cast<BF16*>(query + i * pairs);
-        round_row(a.q_nope + (t + i) * a.q_nope_stride, s.nope, q);
-        round_row(a.q_rope + (t + i) * a.q_rope_stride, s.rope, q + s.nope);
-      }
-      for (int64_t key = 0; key < width; key += kLanes)
-        for (int64_t i = 0; i < count; i += kTile) {
-          Tile tile;
-          multiply(head.k + key, kKeys, query + i * pairs, pairs, count - i, pairs, tile);
-#pragma GCC unroll 6
-          for (int r = 0; r < kTile; ++r)
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j) _mm512_storeu_ps(score + (i + r) * kKeys + key + 16 * j, tile.sum[r][j]);
-        }
-      for (int64_t i = 0; i < count; ++i) {
-        const int64_t row = t + i;
-        const int64_t seen = std::clamp<int64_t>(a.first_position + row + 1 - a.key_begin, 0, keys);
-        if (seen == 0) {
-          std::memset(static_cast<void*>(prob + i * kKeys), 0, static_cast<size_t>(width) * sizeof(BF16));
-          continue;
-        }
-        const uint64_t* bits = a.selected[row] ? a.selected[row] + a.key_begin / 64 : nullptr;
-        const float shrink =
-            softmax_row(score + i * kKeys, seen, bits, width, a.scale, a.best[row], a.total[row], prob + i * kKeys, 32);
-        float* out = a.out + row * a.out_stride;
-        for (int64_t v = 0; v < s.value; v += 16)
-          _mm512_storeu_ps(out + v, _mm512_mul_ps(_mm512_loadu_ps(out + v), _mm512_set1_ps(shrink)));
-      }
-      for (int64_t v = 0; v < s.value; v += kLanes)
-        for (int64_t i = 0; i < count; i += kTile) {
-          Tile tile;
-          multiply(head.v + v, v_stride, reinterpret_cast<const uint32_t*>(prob + i * kKeys), kKeys / 2, count - i,
-                   width / 2, tile);
-#pragma GCC unroll 6
-          for (int r = 0; r < kTile; ++r) {
-            if (i + r >= count) break;
-            float* out = a.out + (t + i + r) * a.out_stride + v;
-#pragma GCC unroll 4
-            for (int j = 0; j < 4; ++j)
-              if (v + 16 * j < s.value)
-                _mm512_storeu_ps(out + 16 * j, _mm512_add_ps(_mm512_loadu_ps(out + 16 * j), tile.sum[r][j]));
-          }
-        }
+  const PromptHead head = make_head(a, scratch);
+  if (a.key_begin == 0)
+    for (int64_t i = 0; i < a.rows; ++i) {
+      a.best[i] = -std::numeric_limits<float>::max();
+      a.total[i] = 0;
+      std::fill_n(a.out + i * a.out_stride, a.shape.value, 0.0f);
     }
-    if (!a.last) continue;
-    for (int64_t i = t; i < t + count; ++i) {
-      float* out = a.out + i * a.out_stride;
-      const __m512 inverse = _mm512_set1_ps(1.0f / a.total[i]);
-      for (int64_t v = 0; v < s.value; v += 16)
-        _mm512_storeu_ps(out + v, _mm512_mul_ps(_mm512_loadu_ps(out + v), inverse));
-    }
+  const int64_t gathered_from =
+      a.top_k == 0
+          ? a.rows
+          : std::clamp<int64_t>(static_cast<int64_t>(kGatherFrom * static_cast<double>(a.top_k)) - a.first_position, 0,
+                                a.rows);
+  if (gathered_from > 0) attend_masked(rows_of(a, 0, gathered_from), head, scratch);
+  if (gathered_from < a.rows) attend_gathered(rows_of(a, gathered_from, a.rows), head, scratch);
+  if (!a.last) return;
+  for (int64_t i = 0; i < a.rows; ++i) {
+    float* out = a.out + i * a.out_stride;
+    const __m512 inverse = _mm512_set1_ps(1.0f / a.total[i]);
+    for (int64_t v = 0; v < a.shape.value; v += 16)
+      _mm512_storeu_ps(out + v, _mm512_mul_ps(_mm512_loadu_ps(out + v), inverse));
   }
 }
 
 }  // namespace
 
-const PromptKernels kPromptKernels = {
-    .masked_until = 4608, .fits = fits, .key_bytes = key_bytes, .pack_keys = pack_keys, .attend = attend_rows};
+const PromptKernels kPromptKernels = {.unabsorbed_until = 5632,
+                                      .fits = fits,
+                                      .key_bytes = key_bytes,
+                                      .pack_keys = pack_keys,
+                                      .query_bytes = query_bytes,
+                                      .pack_query = pack_query,
+                                      .attend = attend_rows};
 
 }  // namespace fathom::cpu::avx512

@@ -1,7 +1,10 @@
 // What the un-absorbed attention of the AVX-512 and AMX tables shares: one row at a time. Internal linkage, as in avx512.h.
 #pragma once
 
+#include <algorithm>
+
 #include "cpu/avx512.h"
+#include "cpu/kernels.h"
 
 namespace fathom::cpu::avx512 {
 namespace {
@@ -37,10 +40,24 @@ inline float softmax_row(const float* score, int64_t seen, const uint64_t* bits,
   return shrink;
 }
 
-// `count` (even) values -> BF16.
-[[maybe_unused]] inline void round_row(const float* x, int64_t count, BF16* out) {
-  for (int64_t d = 0; d < count; d += 32)
-    _mm512_mask_storeu_epi16(out + d, mask32(count - d), load_as_bf16(x + d, count - d));
+// A packed query: nope, rope, zeros up to whole registers, in BF16.
+[[maybe_unused]] inline int64_t query_width(const PromptShape& s) { return round_up(s.nope + s.rope, 32); }
+[[maybe_unused]] inline size_t query_bytes(const PromptShape& s) {
+  return static_cast<size_t>(query_width(s)) * sizeof(BF16);
+}
+[[maybe_unused]] inline const BF16* query_row(const PromptArgs& a, int64_t row) {
+  return reinterpret_cast<const BF16*>(a.queries) + row * query_width(a.shape);
+}
+
+[[maybe_unused]] inline void pack_query(const PromptShape& s, const float* nope, const float* rope, std::byte* query) {
+  BF16* out = reinterpret_cast<BF16*>(query);
+  const auto round = [](const float* x, int64_t count, BF16* to) {
+    for (int64_t d = 0; d < count; d += 32)
+      _mm512_mask_storeu_epi16(to + d, mask32(count - d), load_as_bf16(x + d, count - d));
+  };
+  round(nope, s.nope, out);
+  round(rope, s.rope, out + s.nope);
+  std::fill(out + s.nope + s.rope, out + query_width(s), BF16{0});
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ class KernelBench {
     for (size_t i = 0; i < s.rope_inv_freq.size(); ++i)
       s.rope_inv_freq[i] = std::pow(10000.0f, -static_cast<float>(2 * i) / static_cast<float>(kRope));
     s.index_topk = kTopK;
-    s.masked_until = kContext;  // which form is measured is up to the slice
+    s.unabsorbed_until = kContext;  // which form is measured is up to the slice
     return s;
   }
 
@@ -314,24 +314,25 @@ class KernelBench {
     }
   }
 
-  // The two forms of attention that a prompt's rows can take: where they cross, `masked_until` of the table belongs.
+  // The two forms of attention that a prompt's rows can take: where they cross, `unabsorbed_until` of the table belongs.
   void prompt_forms() {
     constexpr int64_t kRows = 512;
     for (const int64_t keys : {4096, 6144, 8192})
-      for (const bool masked : {true, false}) {
+      for (const bool absorbed : {false, true}) {
         const std::string title =
-            name(fmt::format("prompt, 2048 of {} keys, {}", keys, masked ? "masked" : "gathered"), kRows);
+            name(fmt::format("prompt, 2048 of {} keys, {}", keys, absorbed ? "absorbed" : "un-absorbed"), kRows);
         if (!wanted(title)) continue;
         begin(keys - kRows, kRows, true);
-        slice_.prompt = masked;
+        slice_.prompt = !absorbed;
         const Tensor q_nope = input(kRows, kHeads * kNope).split_heads(kHeads),
                      q_rope = input(kRows, kHeads * kRope).split_heads(kHeads);
         std::vector<int32_t> index, count(static_cast<size_t>(kRows), static_cast<int32_t>(kTopK));
         for (int64_t t = 0; t < kRows; ++t) choose(kTopK, keys - kRows + t + 1, index);
         const Selection selection{index.data(), count.data(), kTopK};
-        const double per_pair = masked ? real(kNope + kRope + kValue) : real(2 * kRank + kRope);
-        const double pairs = masked ? real(kRows) * (real(keys) - kRows / 2.0) : real(kRows * kTopK);
-        const double made = real(masked ? keys : kRows) * real(kRank) * real(kNope + kValue);
+        // Keys and values of all rows are made where one is un-absorbed; a query and a result of each row where it is absorbed.
+        const double per_pair = absorbed ? real(2 * kRank + kRope) : real(kNope + kRope + kValue);
+        const double pairs = real(kRows * kTopK);
+        const double made = real(absorbed ? kRows : keys) * real(kRank) * real(kNope + kValue);
         measure(title, 2 * real(kHeads) * (per_pair * pairs + made), 0, [&](int64_t i) {
           const MatrixView kv_b = fp8(kHeads * (kNope + kValue), kRank, i);
           backend_.attention(i % kCacheLayers, q_nope, q_rope, kv_b, kValue, selection, 0.135f);

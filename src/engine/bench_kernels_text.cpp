@@ -35,11 +35,11 @@ std::string kernels_text(const KernelReport& r) {
   line("stream {:.1f} GB/s before, {:.1f} after; peak {:.0f} GFLOP/s before, {:.0f} after\n",
        r.limits_before.stream_gb_per_s, r.limits_after.stream_gb_per_s, r.limits_before.peak_gflops,
        r.limits_after.peak_gflops);
-  line("{:<44}{:>12}{:>9}{:>11}{:>11}{:>9}{:>13}", "operation", "time", "spread", "GFLOP/s", "% of peak", "GB/s",
+  line("{:<48}{:>12}{:>9}{:>11}{:>11}{:>9}{:>13}", "operation", "time", "spread", "GFLOP/s", "% of peak", "GB/s",
        "% of stream");
   for (const KernelResult& k : r.kernels) {
     const double s = k.seconds.median;
-    line("{:<44}{:>12}{:>9}{:>11}{:>11}{:>9}{:>13}", k.name, time_text(s),
+    line("{:<48}{:>12}{:>9}{:>11}{:>11}{:>9}{:>13}", k.name, time_text(s),
          fmt::format("{:.1f} %", 100 * k.seconds.relative()), rate(k.flops, s), share(k.flops, s, limits.peak_gflops),
          rate(k.bytes, s), share(k.bytes, s, limits.stream_gb_per_s));
   }

@@ -18,7 +18,7 @@ namespace fathom::cpu {
 namespace {
 
 struct PromptCase {
-  int64_t rank, rope, nope, value, heads, tokens, top_k, masked_until;
+  int64_t rank, rope, nope, value, heads, tokens, top_k, unabsorbed_until;
   DType dtype;
   bool pow2;
   LatentFormat format;
@@ -82,7 +82,7 @@ class PromptProblem {
     BackendSettings s;
     s.isa = isa;
     s.index_topk = c_.top_k;
-    s.masked_until = c_.masked_until;
+    s.unabsorbed_until = c_.unabsorbed_until;
     return s;
   }
 
@@ -106,9 +106,10 @@ TEST_P(PromptAttention, AgainstTheReferenceAndHoweverItIsCut) {
       {64, 32, 32, 32, 17, 1100, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},  // parts of keys, groups of heads
       {130, 64, 64, 32, 2, 150, 0, 0, DType::kF8E4M3, false, LatentFormat::kBf16},  // scales of any value, odd rank
       {96, 32, 64, 96, 2, 300, 0, 0, DType::kBF16, false, LatentFormat::kFp8},
-      {96, 32, 40, 24, 2, 170, 0, 0, DType::kF32, false, LatentFormat::kBf16},       // panels that are not full
-      {64, 32, 32, 32, 2, 200, 90, 0, DType::kF8E4M3, true, LatentFormat::kBf16},    // the form changes at top_k
-      {64, 32, 32, 32, 2, 700, 90, 560, DType::kF8E4M3, true, LatentFormat::kBf16},  // masked from top_k until 560
+      {96, 32, 40, 24, 2, 170, 0, 0, DType::kF32, false, LatentFormat::kBf16},         // panels that are not full
+      {64, 32, 32, 32, 2, 200, 90, 0, DType::kF8E4M3, true, LatentFormat::kBf16},      // the form changes at top_k
+      {64, 32, 32, 32, 2, 700, 90, 560, DType::kF8E4M3, true, LatentFormat::kBf16},    // un-absorbed until 560
+      {96, 64, 128, 128, 2, 640, 100, 620, DType::kF8E4M3, true, LatentFormat::kFp8},  // heads of the real model
       {40, 16, 24, 20, 2, 70, 0, 0, DType::kF8E4M3, true, LatentFormat::kBf16},  // shapes without an un-absorbed form
   };
   for (const PromptCase& c : cases) {
