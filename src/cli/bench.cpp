@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,8 @@
 
 namespace fathom {
 
+namespace fs = std::filesystem;
+
 namespace {
 
 struct BenchOptions {
@@ -30,7 +33,13 @@ struct BenchOptions {
 };
 
 Status write_reports(const BenchOptions& options, std::span<const BenchReport> reports) {
-  if (!options.json.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.json, report_json(reports.front())));
+  if (!options.json.empty())
+    for (const BenchReport& r : reports) {
+      // Of two, each its own file, which --compare takes.
+      const fs::path file = options.json, extension = file.extension();
+      const fs::path own = fs::path(file).replace_extension(r.attention) += extension;
+      FATHOM_RETURN_IF_ERROR(write_file_atomically(reports.size() == 1 ? file : own, report_json(r)));
+    }
   if (!options.html.empty()) FATHOM_RETURN_IF_ERROR(write_file_atomically(options.html, report_html(reports)));
   return {};
 }
@@ -40,6 +49,7 @@ Result<int> measure(const BenchOptions& options) {
   FATHOM_TRY(settings.runner.isa, choose_isa());
   if (options.attention == "reference") settings.runner.isa = Isa::kReference;
   settings.runner.dense_attention = options.attention == "dense";
+  settings.beside_dense = options.attention == "both";
   settings.noise_in_cache = options.fill == "noise";
   settings.runner.numerics = numerics_from(options.numerics);
   settings.latent_format = latent_format_from(options.kv);
@@ -56,10 +66,11 @@ Result<int> measure(const BenchOptions& options) {
     progress->set(static_cast<uint64_t>(done));
   };
   InterruptFlag interrupt;
-  FATHOM_TRY(const BenchReport report, run_bench(*store, settings, on_progress, interrupt.flag()));
+  FATHOM_TRY(const std::vector<BenchReport> reports, run_bench(*store, settings, on_progress, interrupt.flag()));
   progress.reset();
-  std::fputs(report_text(report).c_str(), stdout);
-  FATHOM_RETURN_IF_ERROR(write_reports(options, {&report, 1}));
+  for (const BenchReport& r : reports) std::fputs((report_text(r) + (reports.size() > 1 ? "\n" : "")).c_str(), stdout);
+  if (reports.size() > 1) std::fputs(comparison_text(reports[1], reports[0]).c_str(), stdout);
+  FATHOM_RETURN_IF_ERROR(write_reports(options, reports));
   return 0;
 }
 
@@ -183,9 +194,9 @@ void add_bench(CLI::App& app, CommandContext& context) {
   command->footer(
       "At each depth the cache holds that many tokens already. Tokens are noise, and are not sampled; no tokenizer is\n"
       "needed. Compare figures of one run, or of runs whose limits agree: machines are shared.\n\n"
-      "  fathom bench --model DIR --depth 0,4096,16384 --json sparse.json\n"
-      "  fathom bench --model DIR --depth 0,4096,16384 --attention dense --json dense.json\n"
-      "  fathom bench --compare dense.json sparse.json --html both.html\n"
+      "  fathom bench --model DIR --depth 0,4096,16384 --json before.json\n"
+      "  fathom bench --compare before.json after.json --html page.html\n"
+      "  fathom bench --model DIR --depth 0,4096,16384 --attention both --html page.html\n"
       "  fathom bench kernels --filter attend\n"
       "  fathom bench serving --model DIR\n"
       "  fathom bench serve --url http://127.0.0.1:8000");
@@ -215,9 +226,9 @@ void add_bench(CLI::App& app, CommandContext& context) {
       ->capture_default_str();
   command
       ->add_option("--attention", options->attention,
-                   "sparse: as the model is; dense: without its indexer, every key is attended to; reference: the\n"
-                   "scalar definition of everything, very slow")
-      ->check(CLI::IsMember({"sparse", "dense", "reference"}))
+                   "sparse: as the model is; dense: without its indexer, every key is attended to; both: in turn,\n"
+                   "repetition by repetition; reference: the scalar definition of everything, very slow")
+      ->check(CLI::IsMember({"sparse", "dense", "both", "reference"}))
       ->type_name("NAME")
       ->capture_default_str();
   command
@@ -231,7 +242,11 @@ void add_bench(CLI::App& app, CommandContext& context) {
   add_numerics(*command, options->numerics);
   add_kv(*command, options->kv);
   add_threads(*command, s.threads);
-  command->add_option("--json", options->json, "Also write everything to this file")->type_name("FILE");
+  command
+      ->add_option(
+          "--json", options->json,
+          "Also write everything to this file; of both, to FILE with the name of the attention before its ending")
+      ->type_name("FILE");
   command->add_option("--html", options->html, "Also write a page with curves to this file")->type_name("FILE");
   CLI::App* kernels = add_kernels(*command, context);
   CLI::App* serving = add_serving(*command, context);

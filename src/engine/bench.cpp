@@ -5,6 +5,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <string>
@@ -45,24 +46,32 @@ class Bench {
         const std::atomic<bool>& cancel)
       : store_(store), s_(settings), on_progress_(on_progress), cancel_(cancel), threads_(settings.threads) {}
 
-  Result<BenchReport> run() {
+  Result<std::vector<BenchReport>> run() {
     FATHOM_RETURN_IF_ERROR(prepare());
-    BenchReport report = describe();
     reset_peak_resident_bytes();
-    runner_ = make_cpu_runner(store_, s_.runner, threads_);
+    for (Variant& v : variants_) v.runner = make_cpu_runner(store_, v.settings, threads_);
     FATHOM_RETURN_IF_ERROR(fill(s_.depths.front()));
-    report.limits_before = probe();
-    for (const int64_t depth : s_.depths) {
-      FATHOM_TRY(DepthReport measured, measure(depth));
-      report.depths.insert(report.depths.begin(), std::move(measured));
+    const MachineLimits before = probe();
+    for (const int64_t depth : s_.depths) FATHOM_RETURN_IF_ERROR(measure(depth));
+    std::vector<BenchReport> reports;
+    for (Variant& v : variants_) {
+      v.report.limits_before = before;
+      v.report.limits_after = limits_;
+      v.report.scratch_bytes = v.runner->scratch_bytes();
+      v.report.peak_resident_bytes = peak_resident_;
+      reports.push_back(std::move(v.report));
     }
-    report.scratch_bytes = runner_->scratch_bytes();
-    report.peak_resident_bytes = peak_resident_;
-    report.limits_after = limits_;
-    return report;
+    return reports;
   }
 
  private:
+  // What is measured in turn.
+  struct Variant {
+    RunnerSettings settings;
+    std::unique_ptr<Runner> runner{};
+    BenchReport report{};
+  };
+
   Status prepare() {
     std::sort(s_.depths.begin(), s_.depths.end(), std::greater<>());  // deepest first: the cache is filled once
     s_.depths.erase(std::unique(s_.depths.begin(), s_.depths.end()), s_.depths.end());
@@ -86,17 +95,30 @@ class Bench {
     FATHOM_TRY(auto pool, KvPool::create(layout_, layers, rows_));
     pool_.emplace(std::move(pool));
     for (int64_t i = 0; i < s_.batch; ++i) sequences_.emplace_back(*pool_);
+    variants_.push_back({s_.runner});
+    if (s_.beside_dense) {
+      if (!store_.config().sparse() || s_.runner.dense_attention || s_.runner.isa == Isa::kReference)
+        return fail("{}: has no indexer, nothing to set beside dense attention; measure it alone",
+                    store_.folder().string());
+      variants_.push_back({s_.runner});
+      variants_.back().settings.dense_attention = true;
+    }
+    for (Variant& v : variants_) v.report = describe(v.settings);
+    if (s_.beside_dense) {
+      variants_[0].report.in_turn_with = variants_[1].report.attention;
+      variants_[1].report.in_turn_with = variants_[0].report.attention;
+    }
     return {};
   }
 
-  BenchReport describe() const {
+  BenchReport describe(const RunnerSettings& settings) const {
     BenchReport r;
     r.model = store_.folder().string();
     r.model_type = store_.config().model_type;
-    r.attention = attention_name(store_.config(), s_.runner);
-    r.numerics = s_.runner.numerics == Numerics::kW8A8 ? "w8a8" : "w8a16";
+    r.attention = attention_name(store_.config(), settings);
+    r.numerics = settings.numerics == Numerics::kW8A8 ? "w8a8" : "w8a16";
     r.kv = latent_format_name(s_.latent_format);
-    r.isa = isa_name(s_.runner.isa);
+    r.isa = isa_name(settings.isa);
     r.threads = threads_.threads();
     r.context = store_.config().max_position_embeddings;
     r.prompt = s_.prompt;
@@ -131,7 +153,8 @@ class Bench {
   }
 
   // Rows [start, start + count) of the first `sequences` sequences, in one step.
-  void step(int64_t sequences, int64_t start, int64_t count, bool prompt, bool want_logits, StepProfile* profile) {
+  void step(Runner& runner, int64_t sequences, int64_t start, int64_t count, bool prompt, bool want_logits,
+            StepProfile* profile) {
     const std::vector<int32_t> tokens = noise(sequences * count);
     std::vector<Slice> slices;
     std::vector<int32_t> last_rows;
@@ -147,7 +170,7 @@ class Bench {
     step.kv = &pool_->cache();
     if (want_logits) step.logit_rows = last_rows;
     step.profile = profile;
-    runner_->forward(step);
+    runner.forward(step);
     done_ = std::min(done_ + step.rows(), task_tokens_);  // what is not counted comes between two tasks
     if (task_tokens_ > 0) on_progress_(task_, done_, task_tokens_);
   }
@@ -159,11 +182,11 @@ class Bench {
   }
 
   // Prefills rows [start, start + count) of the first sequence; false when cancelled.
-  bool prefill(int64_t start, int64_t count, bool want_logits, StepProfile* profile) {
+  bool prefill(Runner& runner, int64_t start, int64_t count, bool want_logits, StepProfile* profile) {
     for (int64_t done = 0; done < count;) {
       if (cancel_) return false;
       const int64_t rows = std::min(s_.chunk, count - done);
-      step(1, start + done, rows, true, want_logits && done + rows == count, profile);
+      step(runner, 1, start + done, rows, true, want_logits && done + rows == count, profile);
       done += rows;
     }
     return true;
@@ -193,7 +216,8 @@ class Bench {
   // Rows [0, depth) of every sequence: made for the first, copied to the others.
   Status fill(int64_t depth) {
     begin("filling the cache", depth);
-    if (!(s_.noise_in_cache ? make_noise(depth) : prefill(0, depth, false, nullptr))) return stop();
+    if (!(s_.noise_in_cache ? make_noise(depth) : prefill(*variants_[0].runner, 0, depth, false, nullptr)))
+      return stop();
     const KvCache& cache = pool_->cache();
     for (int64_t i = 1; i < s_.batch; ++i) {
       KvSequence& sequence = sequences_[static_cast<size_t>(i)];
@@ -210,63 +234,72 @@ class Bench {
     return {};
   }
 
-  Result<DepthReport> measure(int64_t depth) {
+  Status measure(int64_t depth) {
     for (KvSequence& sequence : sequences_) sequence.truncate(depth);
-    DepthReport report;
-    report.depth = depth;
+    for (Variant& v : variants_) v.report.depths.insert(v.report.depths.begin(), DepthReport{.depth = depth});
     if (s_.prompt > 0) {
-      // Not counted: scratch memory grows, pages of the cache are taken.
-      if (!prefill(depth, std::min(s_.chunk, s_.prompt), true, nullptr)) return tl::unexpected(stop().error());
-      PhaseReport phase{.tokens = s_.prompt};
-      for (int64_t done = 0; done < s_.prompt; done += s_.chunk)
-        phase.work += prefill_work(depth + done, std::min(s_.chunk, s_.prompt - done), done + s_.chunk >= s_.prompt);
-      FATHOM_TRY(report.prefill,
-                 repeat(std::move(phase), fmt::format("prefill at {}", depth),
-                        [&](StepProfile* profile) { return prefill(depth, s_.prompt, true, profile); }));
+      for (Variant& v : variants_) {
+        // Not counted: scratch memory grows, pages of the cache are taken.
+        if (!prefill(*v.runner, depth, std::min(s_.chunk, s_.prompt), true, nullptr)) return stop();
+        PhaseReport& phase = v.report.depths.front().prefill.emplace(PhaseReport{.tokens = s_.prompt});
+        for (int64_t done = 0; done < s_.prompt; done += s_.chunk)
+          phase.work += work(v, {1, depth + done, std::min(s_.chunk, s_.prompt - done), done + s_.chunk >= s_.prompt});
+      }
+      FATHOM_RETURN_IF_ERROR(repeat(
+          &DepthReport::prefill, fmt::format("prefill at {}", depth),
+          [&](Runner& runner, StepProfile* profile) { return prefill(runner, depth, s_.prompt, true, profile); }));
     }
     if (s_.generate > 0) {
-      step(s_.batch, depth, 1, false, true, nullptr);
-      PhaseReport phase{.tokens = s_.generate * s_.batch, .sequences = s_.batch};
-      for (int64_t i = 0; i < s_.generate; ++i) phase.work += decode_work(depth + i);
-      FATHOM_TRY(report.decode, repeat(std::move(phase), fmt::format("decode at {}", depth), [&](StepProfile* profile) {
-                   for (int64_t i = 0; i < s_.generate; ++i) {
-                     if (cancel_) return false;
-                     step(s_.batch, depth + i, 1, false, true, profile);
-                   }
-                   return true;
-                 }));
+      for (Variant& v : variants_) {
+        step(*v.runner, s_.batch, depth, 1, false, true, nullptr);
+        PhaseReport& phase = v.report.depths.front().decode.emplace(
+            PhaseReport{.tokens = s_.generate * s_.batch, .sequences = s_.batch});
+        for (int64_t i = 0; i < s_.generate; ++i) phase.work += work(v, {s_.batch, depth + i, 1, s_.batch});
+      }
+      FATHOM_RETURN_IF_ERROR(
+          repeat(&DepthReport::decode, fmt::format("decode at {}", depth), [&](Runner& runner, StepProfile* profile) {
+            for (int64_t i = 0; i < s_.generate; ++i) {
+              if (cancel_) return false;
+              step(runner, s_.batch, depth + i, 1, false, true, profile);
+            }
+            return true;
+          }));
     }
-    return report;
+    return {};
   }
 
-  // body(profile) is one repetition; false when cancelled. The limits move: a measurement has those of its own minute, from
-  // the probe that ended the one before it and the one that ends it.
+  // body(runner, profile) is one repetition; false when cancelled. The limits move: a measurement has those of its own minute,
+  // from the probe that ended the one before it and the one that ends it.
   template <typename Body>
-  Result<PhaseReport> repeat(PhaseReport phase, const std::string& label, Body&& body) {
-    begin(label, s_.repeat * phase.tokens);
-    std::vector<std::pair<double, StepProfile>> runs;
-    for (int i = 0; i < s_.repeat; ++i) {
-      StepProfile profile;
-      const Clock::time_point start = Clock::now();
-      if (!body(&profile)) return tl::unexpected(stop().error());
-      runs.emplace_back(std::chrono::duration<double>(Clock::now() - start).count(), profile);
+  Status repeat(std::optional<PhaseReport> DepthReport::*which, const std::string& label, Body&& body) {
+    const auto phase_of = [&](Variant& v) -> PhaseReport& { return *(v.report.depths.front().*which); };
+    int64_t tokens = 0;
+    for (Variant& v : variants_) tokens += s_.repeat * phase_of(v).tokens;
+    begin(label, tokens);
+    std::vector<std::vector<StepProfile>> profiles(variants_.size());
+    for (int i = 0; i < s_.repeat; ++i)
+      for (size_t n = 0; n < variants_.size(); ++n) {
+        StepProfile profile;
+        const Clock::time_point start = Clock::now();
+        if (!body(*variants_[n].runner, &profile)) return stop();
+        phase_of(variants_[n]).runs.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+        profiles[n].push_back(profile);
+      }
+    const MachineLimits before = limits_, now = probe();
+    for (size_t n = 0; n < variants_.size(); ++n) {
+      PhaseReport& phase = phase_of(variants_[n]);
+      phase.limits = between(before, now);
+      phase.seconds = Spread::of(phase.runs);
+      std::vector<size_t> order(phase.runs.size());
+      std::iota(order.begin(), order.end(), size_t{0});
+      std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return phase.runs[a] < phase.runs[b]; });
+      phase.profile = profiles[n][order[(order.size() - 1) / 2]];
     }
-    const MachineLimits before = limits_;
-    phase.limits = between(before, probe());
-    std::sort(runs.begin(), runs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    std::vector<double> seconds;
-    for (const auto& run : runs) seconds.push_back(run.first);
-    phase.profile = runs[(runs.size() - 1) / 2].second;
-    phase.seconds = Spread::of(std::move(seconds));
-    return phase;
+    return {};
   }
 
-  WorkSettings work_settings() const { return {s_.runner.dense_attention, s_.latent_format}; }
-  Work prefill_work(int64_t start, int64_t count, bool last) const {
-    return step_work(store_.config(), work_settings(), {1, start, count, last ? 1 : 0}).total();
-  }
-  Work decode_work(int64_t start) const {
-    return step_work(store_.config(), work_settings(), {s_.batch, start, 1, s_.batch}).total();
+  Work work(const Variant& v, const StepShape& shape) const {
+    return step_work(store_.config(), {v.settings.dense_attention, s_.latent_format}, shape).total();
   }
 
   const WeightStore& store_;
@@ -278,7 +311,7 @@ class Bench {
   int64_t rows_ = 0;
   std::optional<KvPool> pool_;
   std::vector<KvSequence> sequences_;
-  std::unique_ptr<Runner> runner_;
+  std::vector<Variant> variants_;
   std::mt19937_64 random_{1};
   std::string task_;  // what is under way
   int64_t task_tokens_ = 0, done_ = 0;
@@ -288,8 +321,8 @@ class Bench {
 
 }  // namespace
 
-Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchProgress& on_progress,
-                              const std::atomic<bool>& cancel) {
+Result<std::vector<BenchReport>> run_bench(const WeightStore& store, const BenchSettings& settings,
+                                           const BenchProgress& on_progress, const std::atomic<bool>& cancel) {
   return Bench(store, settings, on_progress, cancel).run();
 }
 

@@ -23,6 +23,9 @@ struct BenchSettings {
   int64_t batch = 1;                                 // sequences that decode side by side
   int64_t chunk = EngineSettings{}.chunk;            // prompt tokens a step
   int repeat = 3;
+  // Also without the indexer, on the same rows, a repetition of one after a repetition of the other: what the machine does meanwhile
+  // moves both.
+  bool beside_dense = false;
   // Rows that are in the cache before: computed by a prefill, or noise, which costs the same to read and to score, and is there
   // at once.
   bool noise_in_cache = false;
@@ -32,8 +35,9 @@ struct BenchSettings {
 // What is under way, and how many of its tokens are done.
 using BenchProgress = std::function<void(std::string_view what, int64_t done, int64_t total)>;
 
-// Fails on depths that the model or the memory has no room for, and when `cancel` is set before all is measured.
-Result<BenchReport> run_bench(const WeightStore& store, const BenchSettings& settings, const BenchProgress& on_progress,
-                              const std::atomic<bool>& cancel);
+// One report; with beside_dense a second one, of dense attention. Fails on depths that the model or the memory has no room for, and
+// when `cancel` is set before all is measured.
+Result<std::vector<BenchReport>> run_bench(const WeightStore& store, const BenchSettings& settings,
+                                           const BenchProgress& on_progress, const std::atomic<bool>& cancel);
 
 }  // namespace fathom

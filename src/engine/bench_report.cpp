@@ -11,7 +11,7 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kFormat = 2;  // of the file; raised when a field changes its meaning
+constexpr int64_t kFormat = 3;  // of the file; raised when a field changes its meaning
 
 }  // namespace
 
@@ -48,6 +48,7 @@ void fields(Visitor& v, PhaseReport& p) {
   v("tokens", p.tokens);
   v("sequences", p.sequences);
   v("seconds", p.seconds);
+  v("runs", p.runs);
   v("work", p.work);
   v("seconds_by_operation", p.profile);
   v("limits", p.limits);
@@ -74,6 +75,7 @@ void fields(Visitor& v, BenchReport& r) {
   v("repeat", r.repeat);
   v("chunk", r.chunk);
   v("cache_content", r.cache_content);
+  v("in_turn_with", r.in_turn_with);
   v("machine", r.machine);
   v("limits_before", r.limits_before);
   v("limits_after", r.limits_after);
@@ -93,6 +95,8 @@ void check_phase(const std::optional<PhaseReport>& phase, int64_t depth, std::st
   const Spread& s = phase->seconds;
   if (phase->tokens < 1 || phase->sequences < 1 || !(s.min > 0 && s.min <= s.median && s.median <= s.max))
     problems.add("{} at depth {}: expected tokens, sequences and 0 < min ≤ median ≤ max seconds", name, depth);
+  if (phase->runs.empty() || !std::all_of(phase->runs.begin(), phase->runs.end(), [](double x) { return x > 0; }))
+    problems.add("{} at depth {}: runs: expected the seconds of at least one", name, depth);
 }
 
 }  // namespace

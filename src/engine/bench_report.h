@@ -26,12 +26,13 @@ struct Spread {
 
 // One measurement: so many tokens, again and again from the same place.
 struct PhaseReport {
-  int64_t tokens = 0;      // a repetition, of all sequences
-  int64_t sequences = 1;   // side by side
-  Spread seconds{};        // a repetition
-  Work work{};             // a repetition: operations and bytes that the model needs (engine/work.h)
-  StepProfile profile{};   // of the median repetition
-  MachineLimits limits{};  // the middle of the probes right before and right after
+  int64_t tokens = 0;          // a repetition, of all sequences
+  int64_t sequences = 1;       // side by side
+  Spread seconds{};            // a repetition
+  std::vector<double> runs{};  // each of them, in their order
+  Work work{};                 // a repetition: operations and bytes that the model needs (engine/work.h)
+  StepProfile profile{};       // of the median repetition
+  MachineLimits limits{};      // the middle of the probes right before and right after
 
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds.median; }
   // What one sequence waits for a token.
@@ -47,7 +48,7 @@ struct PhaseReport {
 
 struct DepthReport {
   int64_t depth = 0;  // tokens in the cache before
-  std::optional<PhaseReport> prefill, decode;
+  std::optional<PhaseReport> prefill{}, decode{};
 };
 
 struct BenchReport {
@@ -57,6 +58,8 @@ struct BenchReport {
   int64_t context = 0;  // the longest that the model was made for
   int64_t prompt = 0, generate = 0, batch = 0, repeat = 0, chunk = 0;
   std::string cache_content;  // "computed", or "noise"
+  // The attention of the report whose repetitions took turns with this one's, if any: repetition i of both is of one moment.
+  std::string in_turn_with;
   // What it ran on, and its limits before the first measurement and after the last.
   Machine machine;
   MachineLimits limits_before, limits_after;
@@ -75,7 +78,7 @@ Result<BenchReport> load_report(const std::filesystem::path& file);
 
 // For people.
 std::string report_text(const BenchReport& report);
-// Two runs side by side: b over a.
+// Two runs side by side: b over a. Where they took turns, repetition by repetition.
 std::string comparison_text(const BenchReport& a, const BenchReport& b);
 // A page that needs nothing else: curves of one run, or of several.
 std::string report_html(std::span<const BenchReport> reports);

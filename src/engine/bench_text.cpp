@@ -60,9 +60,25 @@ void operations(std::string& out, const BenchReport& r, std::string_view name,
 // Whether the difference of two measurements may be chance.
 bool overlap(const Spread& a, const Spread& b) { return a.min <= b.max && b.min <= a.max; }
 
+// Repetition i of both is of one moment. Reports that took turns have the same probe before them.
+bool took_turns(const BenchReport& a, const BenchReport& b) {
+  return !a.in_turn_with.empty() && a.in_turn_with == b.attention && b.in_turn_with == a.attention &&
+         a.limits_before.stream_gb_per_s == b.limits_before.stream_gb_per_s &&
+         a.limits_before.peak_gflops == b.limits_before.peak_gflops;
+}
+
 void compare_phases(std::string& out, int64_t depth, std::string_view name, const std::optional<PhaseReport>& a,
-                    const std::optional<PhaseReport>& b) {
+                    const std::optional<PhaseReport>& b, bool in_turn) {
   if (!a || !b) return;
+  if (in_turn && a->runs.size() == b->runs.size()) {
+    std::vector<double> ratios;
+    for (size_t i = 0; i < a->runs.size(); ++i) ratios.push_back(a->runs[i] / b->runs[i]);
+    const Spread ratio = Spread::of(std::move(ratios));
+    append_line(out, "{:>9}  {:<8}{:>12}{:>12}{:>9.3f}  {:.3f}–{:.3f}", depth, name,
+                three_digits(a->tokens_per_second()), three_digits(b->tokens_per_second()), ratio.median, ratio.min,
+                ratio.max);
+    return;
+  }
   const double ratio = b->tokens_per_second() / a->tokens_per_second();
   // Repetitions of different lengths are compared by token.
   const auto by_token = [](const PhaseReport& p) {
@@ -133,7 +149,9 @@ std::string comparison_text(const BenchReport& a, const BenchReport& b) {
   }
   if (!differences.empty()) out += "measured under different conditions:\n" + differences;
 
-  append_line(out, "\n{:>9}  {:<8}{:>12}{:>12}{:>9}", "depth", "phase", "A tokens/s", "B tokens/s", "B / A");
+  const bool in_turn = took_turns(a, b);
+  append_line(out, "\n{:>9}  {:<8}{:>12}{:>12}{:>9}{}", "depth", "phase", "A tokens/s", "B tokens/s", "B / A",
+              in_turn ? "  from–to" : "");
   std::map<int64_t, std::pair<const DepthReport*, const DepthReport*>> depths;
   for (const DepthReport& d : a.depths) depths[d.depth].first = &d;
   for (const DepthReport& d : b.depths) depths[d.depth].second = &d;
@@ -142,10 +160,11 @@ std::string comparison_text(const BenchReport& a, const BenchReport& b) {
       append_line(out, "{:>9}  only in {}", depth, pair.first ? "A" : "B");
       continue;
     }
-    compare_phases(out, depth, "prefill", pair.first->prefill, pair.second->prefill);
-    compare_phases(out, depth, "decode", pair.first->decode, pair.second->decode);
+    compare_phases(out, depth, "prefill", pair.first->prefill, pair.second->prefill, in_turn);
+    compare_phases(out, depth, "decode", pair.first->decode, pair.second->decode, in_turn);
   }
-  append_line(out, "~  the ranges of the repetitions overlap: the difference may be chance");
+  out += in_turn ? "B / A  of repetitions that took turns: the median, and the range\n"
+                 : "~  the ranges of the repetitions overlap: the difference may be chance\n";
   return out;
 }
 

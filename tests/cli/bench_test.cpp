@@ -116,6 +116,26 @@ TEST(Bench, FailuresSayWhatToDo) {
   EXPECT_FALSE(std::filesystem::exists(out));
 }
 
+TEST(Bench, SparseAndDenseTakeTurns) {
+  const TempDir dir;
+  const std::string file = (dir.path() / "r.json").string(), page = (dir.path() / "r.html").string();
+  const ProcessResult run = run_fathom(tiny({"--depth", "100", "--attention", "both", "--json", file, "--html", page}));
+  ASSERT_EQ(run.exit_code, 0) << run.err;
+  EXPECT_THAT(run.out, AllOf(HasSubstr("sparse attention"), HasSubstr("dense attention"), HasSubstr("B / A  from–to"),
+                             HasSubstr("took turns")));
+  EXPECT_FALSE(std::filesystem::exists(file));
+  const std::string sparse = (dir.path() / "r.sparse.json").string(), dense = (dir.path() / "r.dense.json").string();
+  EXPECT_EQ(json::parse(contents(sparse))["attention"], "sparse");
+  EXPECT_EQ(json::parse(contents(sparse))["depths"][0]["decode"]["runs"].size(), 2u);
+  const json d = json::parse(contents(dense));
+  EXPECT_EQ(d["attention"], "dense");
+  EXPECT_EQ(d["depths"][0]["decode"]["seconds_by_operation"]["index_select"], 0.0);
+  const ProcessResult compared = run_fathom({"bench", "--compare", dense, sparse});
+  EXPECT_EQ(compared.exit_code, 0) << compared.err;
+  EXPECT_TRUE(run.out.ends_with(compared.out)) << compared.out;
+  EXPECT_THAT(contents(page), AllOf(HasSubstr("sparse"), HasSubstr("dense")));
+}
+
 TEST(Bench, OtherFormsOfTheModelRun) {
   const ProcessResult dense = run_fathom({"bench", "--model", kSample, "--attention", "dense", "--kv", "fp8", "--depth",
                                           "90", "--prompt", "0", "--gen", "2"});

@@ -22,6 +22,7 @@ PhaseReport phase(int64_t tokens, double seconds) {
   PhaseReport p{.tokens = tokens, .seconds = {seconds, 0.9 * seconds, 1.1 * seconds}, .work = {2e9, 1e9, 5e8}};
   p.profile.seconds[static_cast<size_t>(Operation::kLinear)] = seconds / 2;
   p.limits = {20, 200};
+  p.runs = {1.1 * seconds, seconds, 0.9 * seconds};
   return p;
 }
 
@@ -98,21 +99,22 @@ TEST_F(ReportFile, ComesBackAsItWas) {
 
 TEST_F(ReportFile, EveryProblemIsReportedAtOnce) {
   EXPECT_EQ(error([](json&) {}), "");
-  EXPECT_THAT(
-      error([](json& j) {
-        j["threads"] = "two";
-        j["prompt"] = -1;
-        j["chunk"] = 1.5;
-        j["batch"] = 1e30;
-        j["limits_after"]["peak_gflops"] = -1;
-        j.erase("machine");
-        j["depths"][0]["prefill"]["tokens"] = 0;
-        j["depths"][1]["prefill"]["seconds"]["min"] = 99;
-        j["depths"][1]["decode"] = "none";
-      }),
-      AllOf(HasSubstr("threads: found"), HasSubstr("prompt: found"), HasSubstr("chunk: found"),
-            HasSubstr("batch: found"), HasSubstr("limits_after.peak_gflops: found"), HasSubstr("machine: missing"),
-            HasSubstr("prefill at depth 0"), HasSubstr("prefill at depth 1024"), HasSubstr("depths[1].decode: found")));
+  EXPECT_THAT(error([](json& j) {
+                j["threads"] = "two";
+                j["prompt"] = -1;
+                j["chunk"] = 1.5;
+                j["batch"] = 1e30;
+                j["limits_after"]["peak_gflops"] = -1;
+                j.erase("machine");
+                j["depths"][0]["prefill"]["tokens"] = 0;
+                j["depths"][1]["prefill"]["seconds"]["min"] = 99;
+                j["depths"][0]["decode"]["runs"] = {0.5, 0};
+                j["depths"][1]["decode"] = "none";
+              }),
+              AllOf(HasSubstr("threads: found"), HasSubstr("prompt: found"), HasSubstr("chunk: found"),
+                    HasSubstr("batch: found"), HasSubstr("limits_after.peak_gflops: found"),
+                    HasSubstr("machine: missing"), HasSubstr("prefill at depth 0"), HasSubstr("prefill at depth 1024"),
+                    HasSubstr("decode at depth 0: runs"), HasSubstr("depths[1].decode: found")));
   EXPECT_THAT(error([](json& j) { j["depths"] = 3; }), HasSubstr("depths: found"));
   EXPECT_THAT(error([](json& j) { j["fathom_bench"] = 99; }), AllOf(HasSubstr("99"), HasSubstr("another version")));
 }
@@ -141,6 +143,23 @@ TEST(Comparison, TellsRatiosConditionsAndWhatIsOnlyInOne) {
                           HasSubstr("2048  only in B")));
   EXPECT_THAT(text,
               AllOf(HasSubstr("1  →  7"), HasSubstr("stream"), HasSubstr("20.0  →  50.0"), Not(HasSubstr("peak"))));
+}
+
+TEST(Comparison, OfRunsThatTookTurnsIsByRepetition) {
+  BenchReport sparse = sound_report(), dense = sound_report();
+  dense.attention = "dense";
+  sparse.in_turn_with = "dense";
+  dense.in_turn_with = "sparse";
+  // The machine slows to a third in the course of it; medians alone would say 200 / 150.
+  sparse.depths[0].prefill->runs = {1, 2, 3};
+  dense.depths[0].prefill->runs = {1.5, 2.5, 4.8};
+  EXPECT_THAT(comparison_text(dense, sparse),
+              AllOf(HasSubstr("1.500  1.250–1.600"), HasSubstr("took turns"), Not(HasSubstr("~"))));
+  sparse.depths[0].prefill->runs.pop_back();
+  EXPECT_THAT(comparison_text(dense, sparse), Not(HasSubstr("1.500"))) << "not the same repetitions";
+  BenchReport another = dense;
+  another.limits_before.peak_gflops += 1;  // of another run
+  EXPECT_THAT(comparison_text(another, sparse), AllOf(HasSubstr("~"), Not(HasSubstr("took turns"))));
 }
 
 TEST(ReportText, SharesAreOfTheMeasurementsOwnLimits) {
