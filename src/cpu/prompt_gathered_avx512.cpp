@@ -16,7 +16,7 @@ namespace fathom::cpu::avx512 {
 namespace {
 
 constexpr int64_t kSpan = 64;     // keys at a time: one word of bits; 24 KB of keys, 16 KB of values
-constexpr int64_t kQueries = 96;  // at a time: with their scores and the block's keys and values 0.8 MB of L2
+constexpr int64_t kQueries = 96;  // at a time: with their scores and the block's keys and values 0.6 MB of L2
 constexpr int64_t kScores = kPromptKeys + 32;  // of a row, with room for whole registers
 constexpr int64_t kPairs = 40;                 // of a span, and as many as fill a register of sums
 
@@ -110,11 +110,12 @@ void attend_gathered(const PromptArgs& a, const PromptHead& head, Arena& scratch
   const int64_t spans = (a.key_count + kSpan - 1) / kSpan, registers = head.k_stride / 32;
   const int64_t value = a.shape.value;
   float* score = scratch.allocate<float>(static_cast<size_t>(kQueries * kScores));
-  BF16* prob = scratch.allocate<BF16>(static_cast<size_t>(kQueries * kScores));
   __m512 pairs[kPairs] = {};
   float* out = scratch.allocate<float>(static_cast<size_t>(kQueries * value));
   int64_t done[kQueries];
   const auto score_of = registers == 6 ? score_span<6> : score_span<0>;
+  // Probabilities take the place of their scores.
+  const auto prob_of = [&](int64_t i) { return reinterpret_cast<BF16*>(score + i * kScores); };
   const auto bits_of = [&](int64_t row, int64_t span) { return a.selected[row][a.key_begin / kSpan + span]; };
 
   for (int64_t t = 0; t < a.rows; t += kQueries) {
@@ -128,7 +129,7 @@ void attend_gathered(const PromptArgs& a, const PromptHead& head, Arena& scratch
       if (done[i] == 0) continue;
       const int64_t row = t + i;
       const float shrink = softmax_row(score + i * kScores, done[i], nullptr, round_up(done[i], 32), a.scale,
-                                       a.best[row], a.total[row], prob + i * kScores, 32);
+                                       a.best[row], a.total[row], prob_of(i), 32);
       for (int64_t d = 0; d < value; d += 16)
         _mm512_storeu_ps(out + i * value + d,
                          _mm512_mul_ps(_mm512_loadu_ps(a.out + row * a.out_stride + d), _mm512_set1_ps(shrink)));
@@ -137,7 +138,7 @@ void attend_gathered(const PromptArgs& a, const PromptHead& head, Arena& scratch
     for (int64_t span = 0; span < spans; ++span)
       for (int64_t i = 0; i < count; ++i)
         done[i] += add_span(head.v + span * kSpan / 2 * head.v_stride, head.v_stride, value / 16, bits_of(t + i, span),
-                            prob + i * kScores + done[i], out + i * value);
+                            prob_of(i) + done[i], out + i * value);
     for (int64_t i = 0; i < count; ++i)
       if (done[i] > 0) std::copy_n(out + i * value, value, a.out + (t + i) * a.out_stride);
   }
