@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/generic.h"
 #include "ops/kv_cache.h"
 #include "tensor/dtypes.h"
 
@@ -17,10 +18,6 @@ constexpr int kWide = 8;       // floats of a register
 constexpr int64_t kLine = 64;  // bytes of a cache line
 
 constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / unit * unit; }
-
-[[maybe_unused]] inline void fetch(const std::byte* data, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += kLine) _mm_prefetch(reinterpret_cast<const char*>(data) + i, _MM_HINT_T1);
-}
 
 // ---- parts of a register
 

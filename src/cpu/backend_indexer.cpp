@@ -12,11 +12,7 @@ namespace {
 // Queries that share an expanded block of keys: 8 packed queries of 64 × 128 BF16 are 128 KB, well inside L2.
 constexpr int64_t kQueryTile = 8;
 
-// Keys that are asked for while others are scored: with few heads and one query, they pass in less time than memory takes to answer.
-constexpr int64_t kBlocksAhead = 2;
-void fetch(const void* data, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const std::byte*>(data) + i, 0, 2);
-}
+constexpr int64_t kBlocksAhead = 2;  // of the block that is scored: that one is asked for
 }  // namespace
 
 IndexQuery Backend::index_query(Tensor q, Tensor w) {
@@ -105,11 +101,13 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
         queries[i] = packed + static_cast<size_t>(tile.first + i) * packed_bytes;
         best[i] = TopK(kernels_, scratch.allocate<uint64_t>(static_cast<size_t>(capacity)), k);
       }
-      for (int64_t b = part * per_part; b < std::min(blocks, (part + 1) * per_part); ++b) {
+      const int64_t last = std::min(blocks, (part + 1) * per_part);
+      for (int64_t b = part * per_part; b < last; ++b) {
         const int64_t s = b * kBlockTokens, keys = std::min(kBlockTokens, visible - s);
-        if (b + kBlocksAhead < blocks) fetch(kv.index_codes(s + kBlocksAhead * kBlockTokens), kBlockTokens * query.dim);
-        kernels_.index_scores(queries, tile.rows, query.heads, query.dim, kv.index_codes(s), kv.index_scale(s), keys,
-                              score, scratch);
+        const E4M3* next = b + kBlocksAhead < last ? kv.index_codes(s + kBlocksAhead * kBlockTokens) : nullptr;
+        kernels_.index_scores(
+            {queries, tile.rows, query.heads, query.dim, kv.index_codes(s), kv.index_scale(s), keys, score, next},
+            scratch);
         for (int64_t i = 0; i < tile.rows; ++i) {
           const int64_t seen =
               position_[static_cast<size_t>(tile.first + i)] + 1 - s;  // causal: no key after the query
@@ -173,8 +171,9 @@ void Backend::trace_selection(int64_t layer, std::byte* packed, size_t packed_by
       const void* const one = own;
       float* score = scratch.allocate<float>(static_cast<size_t>(visible + kBlockTokens));
       for (int64_t s = 0; s < visible; s += kBlockTokens)
-        kernels_.index_scores(&one, 1, query.heads, query.dim, kv.index_codes(s), kv.index_scale(s),
-                              std::min(kBlockTokens, visible - s), score + s, scratch);
+        kernels_.index_scores({&one, 1, query.heads, query.dim, kv.index_codes(s), kv.index_scale(s),
+                               std::min(kBlockTokens, visible - s), score + s},
+                              scratch);
       trace.index_scores(layer, t, {score, static_cast<size_t>(visible)});
     }
 

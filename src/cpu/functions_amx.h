@@ -24,7 +24,6 @@ void attend(const AttendArgs& args, Arena& scratch);
 extern const PromptKernels kPromptKernels;
 size_t index_query_bytes(int64_t heads, int64_t dim);
 void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);
-void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
-                  const float* scales, int64_t count, float* score, Arena& scratch);
+void index_scores(const IndexScoreArgs& args, Arena& scratch);
 
 }  // namespace fathom::cpu::amx

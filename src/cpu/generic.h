@@ -2,6 +2,7 @@
 // Internal linkage on purpose: each kernel file gets its own copy, compiled with its own flags.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "tensor/dtypes.h"
@@ -31,6 +32,11 @@ constexpr int kLanes = 16;
   float lane[kLanes] = {};
   dot_lanes(a, b, count, lane);
   return sum_lanes(lane);
+}
+
+// Asks for `bytes` of memory, which are needed soon.
+[[maybe_unused]] inline void fetch(const void* data, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const std::byte*>(data) + i, 0, 2);
 }
 
 [[maybe_unused]] inline void widen(const BF16* x, int64_t count, float* y) {

@@ -6,6 +6,7 @@
 
 #include "cpu/amx.h"
 #include "cpu/functions_amx.h"
+#include "cpu/generic.h"
 
 namespace fathom::cpu::amx {
 
@@ -90,9 +91,10 @@ void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, in
     }
 }
 
-void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
-                  const float* scales, int64_t count, float* score, Arena& scratch) {
+void index_scores(const IndexScoreArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
+  const int64_t heads = a.heads, dim = a.dim, count = a.count;
+  if (a.next) fetch(a.next, kBlockTokens * dim);
   const int64_t padded = padded_heads(heads), steps = steps_of(dim),
                 key_pairs = round_up(count, 2 * kTile) / (2 * kTile);
   // A tiles [key tile][step] of 1 KB
@@ -104,7 +106,7 @@ void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t d
       const int64_t left = k < count ? dim - s * kStep : 0;
       const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
       __m512i first, second;
-      expander.expand(_mm512_maskz_loadu_epi8(mask, codes + k * dim + s * kStep), first, second);
+      expander.expand(_mm512_maskz_loadu_epi8(mask, a.codes + k * dim + s * kStep), first, second);
       _mm512_storeu_si512(row + s * kTileBytes / 2, first);
       if (s + 1 < steps) _mm512_storeu_si512(row + (s + 1) * kTileBytes / 2, second);
     }
@@ -114,17 +116,17 @@ void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t d
 
   const TileShapes shapes(kTile, kTile, kTile, kTile);
   const auto pair_of = [&](int64_t task) { return task % key_pairs; };
-  const int64_t tasks = m * key_pairs;
+  const int64_t tasks = a.m * key_pairs;
   for (int64_t task = 0; task <= tasks; ++task) {
     if (task < tasks) {
-      const float* w = static_cast<const float*>(packed[task / key_pairs]);
+      const float* w = static_cast<const float*>(a.queries[task / key_pairs]);
       multiply(keys + pair_of(task) * 2 * steps * kTileBytes / 2, steps, reinterpret_cast<const std::byte*>(w + padded),
                padded, c[task % 2]);
     }
     if (task > 0) {
       const int64_t done = task - 1, k = pair_of(done) * 2 * kTile;
-      sum_heads(c[done % 2], static_cast<const float*>(packed[done / key_pairs]), padded, scales + k, count - k,
-                score + done / key_pairs * kBlockTokens + k);
+      sum_heads(c[done % 2], static_cast<const float*>(a.queries[done / key_pairs]), padded, a.scales + k, count - k,
+                a.score + done / key_pairs * kBlockTokens + k);
     }
   }
 }

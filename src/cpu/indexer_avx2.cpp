@@ -49,15 +49,16 @@ void add_heads(const float* head, int64_t dim, const float* weight, const float*
 }  // namespace
 
 // Packed queries are the portable ones: weights (heads), then rows (heads, dim), all in float32.
-void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
-                  const float* scales, int64_t count, float* score, Arena& scratch) {
+void index_scores(const IndexScoreArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
+  const int64_t heads = a.heads, dim = a.dim, count = a.count;
+  if (a.next) fetch(a.next, kBlockTokens * dim);
   float* keys = scratch.allocate<float>(static_cast<size_t>(dim * kBlockTokens));
-  for (int64_t s = 0; s < count; s += kKeys) pack_keys(codes + s * dim, dim, count - s, keys + s * dim);
+  for (int64_t s = 0; s < count; s += kKeys) pack_keys(a.codes + s * dim, dim, count - s, keys + s * dim);
   using Add = void (*)(const float*, int64_t, const float*, const float*, __m256(&)[2]);
   constexpr Add kAdd[kHeadTile] = {add_heads<1>, add_heads<2>, add_heads<3>, add_heads<4>, add_heads<5>, add_heads<6>};
-  for (int64_t i = 0; i < m; ++i) {
-    const float* weight = static_cast<const float*>(packed[i]);
+  for (int64_t i = 0; i < a.m; ++i) {
+    const float* weight = static_cast<const float*>(a.queries[i]);
     __m256 sum[kBlockTokens / kKeys][2] = {};
     // Tiles as even as can be: few heads are too few chains to hide the latency of the products.
     for (int64_t h = 0, tiles = (heads + kHeadTile - 1) / kHeadTile, n = 0; h < heads; h += n, --tiles) {
@@ -66,8 +67,8 @@ void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t d
         kAdd[n - 1](weight + heads + h * dim, dim, weight + h, keys + s * dim, sum[s / kKeys]);
     }
     for (int64_t s = 0; s < count; s += kWide)
-      store_part(score + i * kBlockTokens + s, count - s,
-                 _mm256_mul_ps(sum[s / kKeys][s / kWide % 2], load_part(scales + s, count - s)));
+      store_part(a.score + i * kBlockTokens + s, count - s,
+                 _mm256_mul_ps(sum[s / kKeys][s / kWide % 2], load_part(a.scales + s, count - s)));
   }
 }
 

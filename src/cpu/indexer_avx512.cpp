@@ -15,8 +15,9 @@ int64_t weight_floats(int64_t heads) { return round_up(heads, 16); }
 
 constexpr int kHeadTile = 6;  // × 4 registers of keys
 
-// Keys [0, count) -> words [pair of dims][64 keys]; those behind are zeros.
-void pack_keys(const E4M3* codes, int64_t dim, int64_t count, uint32_t* words) {
+// Keys [0, count) -> words [pair of dims][64 keys]; those behind are zeros. 64 keys at `next`, unless null, are asked for line by
+// line: all at once would leave the core waiting for them.
+void pack_keys(const E4M3* codes, int64_t dim, int64_t count, const E4M3* next, uint32_t* words) {
   const Fp8Table table;
   for (int64_t s = 0; s < kBlockTokens; s += 16)
     for (int64_t d = 0; d < dim; d += 64) {
@@ -32,6 +33,7 @@ void pack_keys(const E4M3* codes, int64_t dim, int64_t count, uint32_t* words) {
         table.expand_words(word[t], first, second);
         _mm512_store_si512(out, first);
         _mm512_store_si512(out + kBlockTokens, second);
+        if (next) _mm_prefetch(reinterpret_cast<const char*>(next + s * dim + 16 * d + 64 * t), _MM_HINT_T1);
       }
     }
 }
@@ -68,17 +70,17 @@ void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, in
   for (int64_t i = whole; i < heads * dim; ++i) row[i] = to_bf16(to_float(codes[i]));
 }
 
-void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
-                  const float* scales, int64_t count, float* score, Arena& scratch) {
+void index_scores(const IndexScoreArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
+  const int64_t heads = a.heads, dim = a.dim, count = a.count;
   uint32_t* keys = scratch.allocate<uint32_t>(static_cast<size_t>(round_up(dim, 64) / 2 * kBlockTokens));
-  pack_keys(codes, dim, count, keys);
+  pack_keys(a.codes, dim, count, a.next, keys);
   using Add = void (*)(const uint32_t*, int64_t, const float*, const uint32_t*, __m512(&)[4]);
   constexpr Add kAdd[kHeadTile] = {add_heads<1>, add_heads<2>, add_heads<3>, add_heads<4>, add_heads<5>, add_heads<6>};
   const int64_t pairs = dim / 2;
-  for (int64_t i = 0; i < m; ++i) {
-    const float* weight = static_cast<const float*>(packed[i]);
-    const uint32_t* head = static_cast<const uint32_t*>(packed[i]) + weight_floats(heads);
+  for (int64_t i = 0; i < a.m; ++i) {
+    const float* weight = static_cast<const float*>(a.queries[i]);
+    const uint32_t* head = static_cast<const uint32_t*>(a.queries[i]) + weight_floats(heads);
     __m512 sum[4] = {};
     // Tiles as even as can be: few heads are too few chains to hide the latency of the products.
     for (int64_t h = 0, tiles = (heads + kHeadTile - 1) / kHeadTile, n = 0; h < heads; h += n, --tiles) {
@@ -87,8 +89,8 @@ void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t d
     }
     for (int64_t j = 0; j < 4; ++j) {
       const __mmask16 wanted = mask16(count - 16 * j);
-      const __m512 scale = _mm512_maskz_loadu_ps(wanted, scales + 16 * j);
-      _mm512_mask_storeu_ps(score + i * kBlockTokens + 16 * j, wanted, _mm512_mul_ps(sum[j], scale));
+      const __m512 scale = _mm512_maskz_loadu_ps(wanted, a.scales + 16 * j);
+      _mm512_mask_storeu_ps(a.score + i * kBlockTokens + 16 * j, wanted, _mm512_mul_ps(sum[j], scale));
     }
   }
 }

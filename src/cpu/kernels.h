@@ -86,6 +86,19 @@ struct AttendArgs {
   float* log_sum = nullptr;  // (heads): log Σ_s e^(scaled score), by which results over parts of the keys are joined
 };
 
+// Queries against the first `count` keys of a cache block: score[i · 64 + s] of query i.
+struct IndexScoreArgs {
+  const void* const* queries = nullptr;  // (m), packed
+  int64_t m = 0, heads = 0, dim = 0;
+  const E4M3* codes = nullptr;  // (count, dim)
+  const float* scales = nullptr;
+  int64_t count = 0;
+  float* score = nullptr;
+  // 64 keys that this thread scores soon, for a kernel to ask for: with few heads and one query, keys pass in less time than memory
+  // takes to answer. Null: none.
+  const E4M3* next = nullptr;
+};
+
 // Un-absorbed attention (ops/attention.h): keys and values of a head are made from the latent rows, for many queries at
 // once. A block of keys at a time, at most kPromptKeys; online softmax over the blocks.
 inline constexpr int64_t kPromptKeys = 512;
@@ -146,9 +159,7 @@ struct Kernels {
   // Indexer queries in the layout that the scoring loop wants.
   size_t (*index_query_bytes)(int64_t heads, int64_t dim);
   void (*pack_index_query)(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);
-  // score[i · 64 + s] of packed queries [0, m) against the first `count` keys of a cache block.
-  void (*index_scores)(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
-                       const float* scales, int64_t count, float* score, Arena& scratch);
+  void (*index_scores)(const IndexScoreArgs& args, Arena& scratch);
   // Appends to `out` the candidate keys of scores [0, count) that beat the threshold; returns how many. May write up to
   // 7 keys more than it counts.
   int64_t (*candidates)(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out);

@@ -144,18 +144,18 @@ void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, in
   for (int64_t i = 0; i < heads * dim; ++i) out[heads + i] = to_float(codes[i]);
 }
 
-void index_scores(const void* const* packed, int64_t m, int64_t heads, int64_t dim, const E4M3* codes,
-                  const float* scales, int64_t count, float* score, Arena& scratch) {
+void index_scores(const IndexScoreArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
+  const int64_t heads = a.heads, dim = a.dim, count = a.count;
   float* key = scratch.allocate<float>(static_cast<size_t>(dim));
   for (int64_t s = 0; s < count; ++s) {
-    widen_e4m3(codes + s * dim, dim, key);
-    for (int64_t i = 0; i < m; ++i) {
-      const float* weights = static_cast<const float*>(packed[i]);
+    widen_e4m3(a.codes + s * dim, dim, key);
+    for (int64_t i = 0; i < a.m; ++i) {
+      const float* weights = static_cast<const float*>(a.queries[i]);
       const float* query = weights + heads;
       float sum = 0;
       for (int64_t h = 0; h < heads; ++h) sum += weights[h] * std::max(dot(query + h * dim, key, dim), 0.0f);
-      score[i * kBlockTokens + s] = sum * scales[s];
+      a.score[i * kBlockTokens + s] = sum * a.scales[s];
     }
   }
 }

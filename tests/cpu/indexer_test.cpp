@@ -60,8 +60,9 @@ struct Problem {
     for (int64_t i = first; i < first + m; ++i) queries.push_back(packed[static_cast<size_t>(i)]->data());
     const Guarded<float> out(static_cast<size_t>(m * kBlockTokens));
     Arena scratch;
-    kernels.index_scores(queries.data(), m, heads, dim, key_codes.data(), key_scales.data(), count, out.data(),
-                         scratch);
+    kernels.index_scores(
+        {queries.data(), m, heads, dim, key_codes.data(), key_scales.data(), count, out.data(), key_codes.data()},
+        scratch);
     EXPECT_TRUE(out.intact());
     std::vector<float> score;
     for (int64_t i = 0; i < m; ++i)
