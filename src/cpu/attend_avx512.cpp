@@ -16,29 +16,56 @@ namespace fathom::cpu::avx512 {
 namespace {
 
 constexpr int64_t kKeyBlock = 128;  // scores, probabilities and values of 128 heads: 450 KB of L2
-constexpr int kKeyTile = 12;        // most keys of a tile: 6 × 4, 12 × 2 or 12 × 1 registers of heads
+constexpr int kKeyTile = 8;         // most keys of a tile: 6 × 4, 8 × 2 or 8 × 1 registers of heads
+constexpr int64_t kRowsAhead = 192;
+constexpr int64_t kFirstRows = 24;  // asked for before anything else
 constexpr int kHeadTile = 6;        // × 4 registers of latent dims
 
 struct Block {
   const uint32_t* key[kKeyBlock + kKeyTile];  // rows as BF16 pairs; padded by repeating the last
-  int64_t count = 0;
-  const std::byte*
-      next[kKeyBlock];  // rows of the next block: selected ones lie anywhere in memory, and are asked for early
-  int64_t next_count = 0, row_bytes = 0;
-
-  inline void fetch_next(int64_t begin, int64_t end) const {
-    for (int64_t i = begin; i < std::min(end, next_count); ++i)
-      for (int64_t at = 0; at < row_bytes; at += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(next[i]) + at, _MM_HINT_T1);
-  }
+  int64_t begin = 0, count = 0;
 };
 
-// score[key][head] of K keys and NV·16 heads: as many chains as hide the latency of the products, where registers allow.
+// Selected rows lie anywhere in memory, and are asked for early, line by line between the products: many at once would leave the
+// core waiting for them.
+class RowsAhead {
+ public:
+  explicit RowsAhead(const AttendArgs& a) : a_(a), row_bytes_(a.kv.cache->layout.latent_row_bytes()) {}
+
+  const std::byte* row(int64_t i) const { return a_.kv.latent(a_.rows ? a_.rows[i] : a_.first + i); }
+
+  // From now on lines of the rows before `end`.
+  void until(int64_t end) {
+    end_ = std::min(end, a_.count);
+    if (left_ <= 0) next_row();
+  }
+  inline __attribute__((always_inline)) void line() {
+    if (left_ <= 0) return;
+    _mm_prefetch(at_, _MM_HINT_T1);
+    at_ += 64;
+    left_ -= 64;
+    if (left_ <= 0) next_row();
+  }
+
+ private:
+  __attribute__((noinline)) void next_row() {
+    if (next_ >= end_) return;
+    at_ = reinterpret_cast<const char*>(row(next_++));
+    left_ = row_bytes_;
+  }
+
+  const AttendArgs& a_;
+  int64_t row_bytes_, next_ = 0, end_ = 0, left_ = 0;
+  const char* at_ = nullptr;
+};
+
+// score[key][head] of K keys and NV·16 heads: as many chains as hide the latency of the products, where registers allow, and no
+// more keys than there are registers for their addresses.
 template <int K, int NV>
 inline __attribute__((always_inline)) void score_tile(const uint32_t* query, int64_t heads, const uint32_t* const* key,
-                                                      int64_t pairs, int64_t count, float* score) {
+                                                      int64_t pairs, int64_t count, RowsAhead& ahead, float* score) {
   __m512 acc[K][NV];
-  pair_products(query, heads, key, pairs, acc);
+  pair_products(query, heads, key, pairs, acc, [&] { ahead.line(); });
 #pragma GCC unroll 12
   for (int i = 0; i < K; ++i)
     if (i < count)
@@ -47,18 +74,19 @@ inline __attribute__((always_inline)) void score_tile(const uint32_t* query, int
 }
 
 template <int K, int NV>
-void score_keys(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, bool first, float* score) {
+void score_keys(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, RowsAhead& ahead,
+                float* score) {
   for (int64_t s = 0; s < block.count; s += K) {
-    if (first) block.fetch_next(s, s + K);
-    score_tile<K, NV>(query, heads, block.key + s, pairs, block.count - s, score + s * heads);
+    ahead.until(block.begin + s + kRowsAhead);
+    score_tile<K, NV>(query, heads, block.key + s, pairs, block.count - s, ahead, score + s * heads);
   }
 }
 
-void scores(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, float* score) {
+void scores(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, RowsAhead& ahead, float* score) {
   int64_t h = 0;
-  for (; h + 64 <= heads; h += 64) score_keys<6, 4>(query + h, heads, block, pairs, h == 0, score + h);
-  for (; h + 32 <= heads; h += 32) score_keys<12, 2>(query + h, heads, block, pairs, h == 0, score + h);
-  for (; h < heads; h += 16) score_keys<12, 1>(query + h, heads, block, pairs, h == 0, score + h);
+  for (; h + 64 <= heads; h += 64) score_keys<6, 4>(query + h, heads, block, pairs, ahead, score + h);
+  for (; h + 32 <= heads; h += 32) score_keys<8, 2>(query + h, heads, block, pairs, ahead, score + h);
+  for (; h < heads; h += 16) score_keys<8, 1>(query + h, heads, block, pairs, ahead, score + h);
 }
 
 // Two f32 registers of 16 heads -> one register of 16 BF16 pairs (low half from a).
@@ -191,6 +219,9 @@ void attend(const AttendArgs& a, Arena& scratch) {
   const bool fp8 = layout.format == LatentFormat::kFp8;
   BF16* expanded = fp8 ? scratch.allocate<BF16>(static_cast<size_t>(kKeyBlock * (dims + 64))) : nullptr;
 
+  RowsAhead ahead(a);
+  ahead.until(kFirstRows);
+  for (int64_t i = 0; i < kFirstRows * layout.latent_row_bytes(); i += 64) ahead.line();
   pack_query(a.q_latent, a.q_latent_stride, a.heads, heads, rank, query);
   pack_query(a.q_rope, a.q_rope_stride, a.heads, heads, layout.rope_dim, query + rank / 2 * heads);
   std::memset(sum, 0, static_cast<size_t>(heads * width) * sizeof(float));
@@ -198,15 +229,12 @@ void attend(const AttendArgs& a, Arena& scratch) {
   std::fill_n(total, heads, 0.0f);
 
   const Fp8Expander expander;
-  const auto row_at = [&](int64_t i) { return a.kv.latent(a.rows ? a.rows[i] : a.first + i); };
   Block block;
-  block.row_bytes = layout.latent_row_bytes();
   for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
+    block.begin = begin;
     block.count = std::min(kKeyBlock, a.count - begin);
-    block.next_count = std::min(kKeyBlock, a.count - begin - block.count);
-    for (int64_t i = 0; i < block.next_count; ++i) block.next[i] = row_at(begin + block.count + i);
     for (int64_t i = 0; i < block.count; ++i) {
-      const std::byte* row = row_at(begin + i);
+      const std::byte* row = ahead.row(begin + i);
       if (fp8) {
         BF16* out = expanded + i * (dims + 64);  // the expander writes up to 63 values past the latent
         expander.expand_row(reinterpret_cast<const E4M3*>(row), rank, out);
@@ -225,7 +253,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
       block.key[i] = reinterpret_cast<const uint32_t*>(row);
     }
     for (int64_t i = block.count; i < block.count + kKeyTile; ++i) block.key[i] = block.key[block.count - 1];
-    scores(query, heads, block, pairs, score);
+    scores(query, heads, block, pairs, ahead, score);
     softmax(score, heads, block.count, a.scale, best, total, shrink, prob);
     interleave(block, rank, groups, values);
     accumulate(prob, heads, values, width, (block.count + 1) / 2, shrink, sum);
