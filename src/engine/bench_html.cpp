@@ -144,15 +144,16 @@ class Page {
 
   void table(const BenchReport& r) {
     add("<p><b>{}</b></p><div class='scroll'><table><tr><th>depth<th>phase<th>tokens/s<th>ms/token<th>GFLOP/s<th>GB/s"
-        "<th>of peak<th>of stream<th>spread</tr>",
+        "<th>of peak<th>of stream<th>of its median<th>spread</tr>",
         escape(run_name(r, with_model_)));
     for (const DepthReport& d : r.depths)
       for (const auto& [name, phase] : {std::pair{"prefill", &d.prefill}, {"decode", &d.decode}}) {
         if (!*phase) continue;
         const PhaseReport& p = **phase;
-        add("<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1f} %<td>{:.1f} %<td>{:.1f} %</tr>", d.depth, name,
-            number_text(p.tokens_per_second()), number_text(p.ms_per_token()), number_text(p.gflops()),
-            number_text(p.gb_per_s()), 100 * p.share_of_peak(), 100 * p.share_of_stream(), 100 * p.seconds.relative());
+        add("<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1f} %<td>{:.1f} %<td>{:.1f} %<td>{:.1f} %</tr>", d.depth,
+            name, number_text(p.tokens_per_second()), number_text(p.ms_per_token()), number_text(p.gflops()),
+            number_text(p.gb_per_s()), 100 * p.share_of_peak(), 100 * p.share_of_stream(),
+            100 * p.share_of_stream_median(), 100 * p.seconds.relative());
       }
     out_ += "</table></div>";
   }

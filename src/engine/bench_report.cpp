@@ -26,6 +26,7 @@ template <typename Visitor>
 void fields(Visitor& v, MachineLimits& l) {
   v("stream_gb_per_s", l.stream_gb_per_s);
   v("peak_gflops", l.peak_gflops);
+  v("stream_median_gb_per_s", l.stream_median_gb_per_s);
 }
 template <typename Visitor>
 void fields(Visitor& v, Spread& s) {

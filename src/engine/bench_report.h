@@ -44,6 +44,9 @@ struct PhaseReport {
   // Of the machine's limits; 0 where they are not known.
   double share_of_peak() const { return limits.peak_gflops > 0 ? gflops() / limits.peak_gflops : 0; }
   double share_of_stream() const { return limits.stream_gb_per_s > 0 ? gb_per_s() / limits.stream_gb_per_s : 0; }
+  double share_of_stream_median() const {
+    return limits.stream_median_gb_per_s > 0 ? gb_per_s() / limits.stream_median_gb_per_s : 0;
+  }
 };
 
 struct DepthReport {

@@ -27,10 +27,11 @@ std::string what_was_run(const BenchReport& r) {
 
 void phase_row(std::string& out, int64_t depth, std::string_view name, const std::optional<PhaseReport>& phase) {
   if (!phase) return;
-  append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", depth, name,
+  append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>15}{:>10}", depth, name,
               three_digits(phase->tokens_per_second()), three_digits(phase->ms_per_token()),
               three_digits(phase->gflops()), three_digits(phase->gb_per_s()), percent(phase->share_of_peak()),
-              percent(phase->share_of_stream()), fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
+              percent(phase->share_of_stream()), percent(phase->share_of_stream_median()),
+              fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
 }
 
 // One row an operation, one column a depth; what takes no hundredth anywhere is left out.
@@ -103,11 +104,13 @@ std::string report_text(const BenchReport& r) {
   append_line(out, "limits       before     after");
   append_line(out, "  stream   {:>8}  {:>8}  GB/s", three_digits(r.limits_before.stream_gb_per_s),
               three_digits(r.limits_after.stream_gb_per_s));
+  append_line(out, "    median {:>8}  {:>8}  of its passes", three_digits(r.limits_before.stream_median_gb_per_s),
+              three_digits(r.limits_after.stream_median_gb_per_s));
   append_line(out, "  peak     {:>8}  {:>8}  GFLOP/s\n", three_digits(r.limits_before.peak_gflops),
               three_digits(r.limits_after.peak_gflops));
 
-  append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>10}", "depth", "phase", "tokens/s", "ms/token",
-              "GFLOP/s", "GB/s", "% of peak", "% of stream", "spread");
+  append_line(out, "{:>9}  {:<8}{:>10}{:>12}{:>11}{:>9}{:>12}{:>13}{:>15}{:>10}", "depth", "phase", "tokens/s",
+              "ms/token", "GFLOP/s", "GB/s", "% of peak", "% of stream", "of its median", "spread");
   for (const DepthReport& d : r.depths) {
     phase_row(out, d.depth, "prefill", d.prefill);
     phase_row(out, d.depth, "decode", d.decode);

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fstream>
 #include <thread>
+#include <vector>
 
 #include "base/memory.h"
 #include "cpu/peak.h"
@@ -34,16 +35,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// The fastest of `passes` runs of body(), after one that does not count.
+// What `passes` runs of body() took, rising, after one that does not count.
 template <typename Body>
-double fastest_seconds(int passes, Body&& body) {
-  double best = 1e30;
+std::vector<double> seconds_of(int passes, Body&& body) {
+  std::vector<double> seconds;
   for (int i = 0; i <= passes; ++i) {
     const auto start = std::chrono::steady_clock::now();
     body();
-    if (i > 0) best = std::min(best, seconds_since(start));
+    if (i > 0) seconds.push_back(seconds_since(start));
   }
-  return best;
+  std::sort(seconds.begin(), seconds.end());
+  return seconds;
 }
 
 size_t stream_bytes() {
@@ -55,11 +57,12 @@ size_t stream_bytes() {
   return std::max(std::min(wanted, free_bytes / 4), size_t{16} << 20) / 64 * 64;
 }
 
-double stream_gb_per_s(ThreadPool& threads) {
+void probe_stream(ThreadPool& threads, MachineLimits& limits) {
   constexpr int64_t kPiece = 1 << 18;  // words: 2 MB
   // One sequential stream a core leaves a third of the bandwidth unused where the processor prefetches little: eight, fetched
   // 256 bytes ahead, as kernels that read many rows side by side.
   constexpr int64_t kStreams = 8, kLine = 8, kAhead = 32;
+  constexpr int kPasses = 15;
   const Buffer buffer(stream_bytes());
   uint64_t* words = buffer.as<uint64_t>();
   const int64_t count = static_cast<int64_t>(buffer.size_bytes() / sizeof(uint64_t));
@@ -68,7 +71,7 @@ double stream_gb_per_s(ThreadPool& threads) {
     std::memset(words + begin, 1, static_cast<size_t>(end - begin) * sizeof(uint64_t));
   });
   std::atomic<uint64_t> total{0};
-  const double seconds = fastest_seconds(6, [&] {
+  const std::vector<double> seconds = seconds_of(kPasses, [&] {
     threads.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
       uint64_t sum = 0;
       const int64_t length = (end - begin) / (kStreams * kLine) * kLine;
@@ -81,14 +84,15 @@ double stream_gb_per_s(ThreadPool& threads) {
       total.fetch_add(sum, std::memory_order_relaxed);  // so that the sums are not left out
     });
   });
-  return static_cast<double>(buffer.size_bytes()) / seconds * 1e-9;
+  limits.stream_gb_per_s = static_cast<double>(buffer.size_bytes()) / seconds.front() * 1e-9;
+  limits.stream_median_gb_per_s = static_cast<double>(buffer.size_bytes()) / seconds[kPasses / 2] * 1e-9;
 }
 
 double peak_gflops(ThreadPool& threads, Isa isa) {
   constexpr int64_t kRounds = 20'000;  // a fraction of a millisecond, so that the threads end together
   const int64_t pieces = 200 * threads.threads();
   double flops = 0;
-  const double seconds = fastest_seconds(6, [&] {
+  const std::vector<double> seconds = seconds_of(6, [&] {
     std::atomic<int64_t> done{0};
     threads.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i)
@@ -96,7 +100,7 @@ double peak_gflops(ThreadPool& threads, Isa isa) {
     });
     flops = static_cast<double>(done.load());
   });
-  return flops / seconds * 1e-9;
+  return flops / seconds.front() * 1e-9;
 }
 
 }  // namespace
@@ -114,11 +118,15 @@ Machine describe_machine() {
 }
 
 MachineLimits probe_limits(ThreadPool& threads, Isa isa) {
-  return {stream_gb_per_s(threads), peak_gflops(threads, isa)};
+  MachineLimits limits;
+  probe_stream(threads, limits);
+  limits.peak_gflops = peak_gflops(threads, isa);
+  return limits;
 }
 
 MachineLimits between(const MachineLimits& a, const MachineLimits& b) {
-  return {(a.stream_gb_per_s + b.stream_gb_per_s) / 2, (a.peak_gflops + b.peak_gflops) / 2};
+  return {(a.stream_gb_per_s + b.stream_gb_per_s) / 2, (a.peak_gflops + b.peak_gflops) / 2,
+          (a.stream_median_gb_per_s + b.stream_median_gb_per_s) / 2};
 }
 
 uint64_t peak_resident_bytes() {

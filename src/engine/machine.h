@@ -18,12 +18,14 @@ struct Machine {
 Machine describe_machine();
 
 struct MachineLimits {
-  double stream_gb_per_s = 0;  // all threads reading memory far larger than the caches
-  double peak_gflops = 0;      // all threads multiplying and adding in registers (cpu/peak.h)
+  double stream_gb_per_s = 0;         // all threads reading memory far larger than the caches
+  double peak_gflops = 0;             // all threads multiplying and adding in registers (cpu/peak.h)
+  double stream_median_gb_per_s = 0;  // the same reading, in the middle of all passes
 };
 
 // Takes about a second and memory for the read, which is given back. The best of several passes each: a limit, not a
-// mean. On a machine shared with others it moves: probe right before and after what is to be compared with it.
+// mean. On a machine shared with others it moves: probe right before and after what is to be compared with it. Of the reading the
+// median too: what a measurement that is a median of such minutes can be compared with.
 MachineLimits probe_limits(ThreadPool& threads, Isa isa);
 
 // The middle of two probes.

@@ -21,7 +21,7 @@ using ::testing::Not;
 PhaseReport phase(int64_t tokens, double seconds) {
   PhaseReport p{.tokens = tokens, .seconds = {seconds, 0.9 * seconds, 1.1 * seconds}, .work = {2e9, 1e9, 5e8}};
   p.profile.seconds[static_cast<size_t>(Operation::kLinear)] = seconds / 2;
-  p.limits = {20, 200};
+  p.limits = {20, 200, 15};
   p.runs = {1.1 * seconds, seconds, 0.9 * seconds};
   return p;
 }
@@ -167,8 +167,9 @@ TEST(ReportText, SharesAreOfTheMeasurementsOwnLimits) {
   BenchReport other = sound_report();
   other.limits_before = other.limits_after = {1, 1};
   for (const BenchReport& r : {sound_report(), other})
-    EXPECT_THAT(report_text(r), AllOf(HasSubstr(" 0.5 %"), HasSubstr(" 3.8 %"), HasSubstr("20.0 %")));
-  EXPECT_THAT(report_html({&other, 1}), HasSubstr("<td>0.5 %<td>3.8 %"));
+    EXPECT_THAT(report_text(r),
+                AllOf(HasSubstr(" 0.5 %"), HasSubstr(" 3.8 %"), HasSubstr(" 5.0 %"), HasSubstr("20.0 %")));
+  EXPECT_THAT(report_html({&other, 1}), HasSubstr("<td>0.5 %<td>3.8 %<td>5.0 %"));
   for (DepthReport& d : other.depths)
     for (auto* p : {&d.prefill, &d.decode})
       if (*p) (*p)->limits = {};
@@ -196,6 +197,8 @@ TEST(MachineLimits, AreFoundForEveryInstructionSet) {
     const MachineLimits limits = probe_limits(threads, isa);
     EXPECT_GT(limits.stream_gb_per_s, 0);
     EXPECT_GT(limits.peak_gflops, 0);
+    EXPECT_GT(limits.stream_median_gb_per_s, 0);
+    EXPECT_LE(limits.stream_median_gb_per_s, limits.stream_gb_per_s);
   }
   EXPECT_GT(describe_machine().memory_bytes, 0u);
   EXPECT_GE(describe_machine().cores, 1);
