@@ -15,11 +15,11 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int64_t kKeyBlock = 128;  // scores, probabilities and values of 128 heads: 450 KB of L2
-constexpr int kKeyTile = 8;         // most keys of a tile: 6 × 4, 8 × 2 or 8 × 1 registers of heads
-constexpr int64_t kRowsAhead = 192;
-constexpr int64_t kFirstRows = 24;  // asked for before anything else
-constexpr int kHeadTile = 6;        // × 4 registers of latent dims
+constexpr int64_t kKeyBlock = 128;   // scores, probabilities and values of 128 heads: 450 KB of L2
+constexpr int kKeyTile = 8;          // most keys of a tile: 6 × 4, 8 × 2 or 8 × 1 registers of heads
+constexpr int64_t kRowsAhead = 192;  // at most so many rows before a row is multiplied it is asked for
+constexpr int64_t kFirstRows = 24;   // asked for before anything else
+constexpr int kHeadTile = 6;         // × 4 registers of latent dims
 
 struct Block {
   const uint32_t* key[kKeyBlock + kKeyTile];  // rows as BF16 pairs; padded by repeating the last

@@ -23,8 +23,8 @@ Tensor Backend::attention(int64_t layer, Tensor q_nope, Tensor q_rope, const Mat
   const Tensor o = make(rows, heads * v_head_dim);
   const PromptShape shape{kv_b.cols, q_rope.dim[2], nope, v_head_dim};
   const bool has_prompt_form = kernels_.prompt && !settings_.absorbed_only && kernels_.prompt->fits(shape, kv_b);
-  // While all keys are selected anyway, sparse attention is dense; and for a while after, computing what a mask then drops
-  // takes less time than gathering the selected rows does.
+  // While all keys are selected anyway, sparse attention is dense; and for a while after, making the keys and values of all for a
+  // head takes less time than attending to latent rows does.
   int64_t prompt_until = std::numeric_limits<int64_t>::max();
   if (has_prompt_form && settings_.index_topk > 0)
     prompt_until = std::max(settings_.index_topk, settings_.unabsorbed_until >= 0 ? settings_.unabsorbed_until
