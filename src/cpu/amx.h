@@ -32,11 +32,13 @@ using avx512::exp2_nonpositive;
 using avx512::expand_fp8_row;
 using avx512::exponent_of;
 using avx512::Fp8Expander;
+using avx512::join_lanes;
 using avx512::kLog2E;
 using avx512::load_as_bf16;
 using avx512::mask16;
 using avx512::mask32;
 using avx512::round_up;
+using avx512::sum_joined_lanes;
 using avx512::transpose16;
 using avx512::widen_half;
 

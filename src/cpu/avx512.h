@@ -175,6 +175,25 @@ class Fp8Table {
   __m512i low0_, low1_, high0_, high1_;  // no arrays: copies of a table stay in registers
 };
 
+// What of two registers' lanes is left after a first addition: a b a b in each 128 bits.
+[[maybe_unused]] inline __m512 join_lanes(__m512 a, __m512 b) {
+  return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+}
+
+// Lane i = Σ over the lanes of register i of sixteen that were joined two by two, added in the same tree for all.
+[[maybe_unused]] inline __m512 sum_joined_lanes(const __m512* pair) {
+  __m512 four[4];  // a b c d in each 128 bits
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512d x = _mm512_castps_pd(pair[2 * i]), y = _mm512_castps_pd(pair[2 * i + 1]);
+    four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
+  }
+  const auto halves = [](__m512 x, __m512 y) {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
+  };
+  return halves(halves(four[0], four[1]), halves(four[2], four[3]));
+}
+
 [[maybe_unused]] inline __mmask32 mask32(int64_t count) {
   return count >= 32 ? ~__mmask32{0} : count <= 0 ? 0 : (__mmask32{1} << count) - 1;
 }

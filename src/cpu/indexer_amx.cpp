@@ -16,23 +16,6 @@ namespace {
 int64_t padded_heads(int64_t heads) { return round_up(heads, kTile); }
 int64_t steps_of(int64_t dim) { return round_up(dim, kStep) / kStep; }
 
-// Lane i of the result: the sum of v[i]'s lanes, added in the same tree for all.
-__m512 sum_lanes(const __m512 (&v)[16]) {
-  __m512 quads[4];
-  for (int i = 0; i < 4; ++i) {
-    const auto add = [](__m512 a, __m512 b) {
-      return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
-    };
-    const __m512d a = _mm512_castps_pd(add(v[4 * i], v[4 * i + 1])),
-                  b = _mm512_castps_pd(add(v[4 * i + 2], v[4 * i + 3]));
-    quads[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
-  }
-  const auto add = [](__m512 a, __m512 b) {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
-  };
-  return add(add(quads[0], quads[1]), add(quads[2], quads[3]));
-}
-
 // Products of 32 keys with all heads -> c (32, heads). Head tiles two by two.
 void multiply(const BF16* keys, int64_t steps, const std::byte* query, int64_t heads, float* c) {
   const BF16* second = keys + steps * kTileBytes / 2;
@@ -56,9 +39,11 @@ void sum_heads(const float* c, const float* weights, int64_t heads, const float*
       for (int64_t i = 0; i < kTile; ++i)
         sum[i] = _mm512_fmadd_ps(_mm512_max_ps(zero, _mm512_load_ps(c + (half + i) * heads + h)), w, sum[i]);
     }
+    __m512 pair[kTile / 2];
+    for (int64_t i = 0; i < kTile / 2; ++i) pair[i] = join_lanes(sum[2 * i], sum[2 * i + 1]);
     const __mmask16 mask = mask16(count - half);
     const __m512 k_s = _mm512_maskz_loadu_ps(mask, scales + half);
-    _mm512_mask_storeu_ps(score + half, mask, _mm512_mul_ps(sum_lanes(sum), k_s));
+    _mm512_mask_storeu_ps(score + half, mask, _mm512_mul_ps(sum_joined_lanes(pair), k_s));
   }
 }
 

@@ -17,8 +17,8 @@ namespace {
 constexpr int kTile = 6;        // keys of a tile; × 4 registers of 16 lanes
 constexpr int64_t kLanes = 64;  // rows of W of a tile
 
-// Rows that see less than this many times what they attend to are masked: the form that computes all is the faster one a pair.
-constexpr double kGatherFrom = 1.6;
+// Rows that see less than 8/5 of what they attend to are masked: the form that computes all is the faster one a pair.
+int64_t gather_from(int64_t top_k) { return top_k * 8 / 5; }
 
 // Packed block: the cache's rows in BF16, latent and rope key, one after the other.
 int64_t row_width(const PromptShape& s) { return s.rank + s.rope; }
@@ -56,50 +56,51 @@ void pack_weights(const MatrixView& w, int64_t first, int64_t count, uint32_t* p
     }
 }
 
-// Products of six keys, those past the last it again, with a panel.
-inline __attribute__((always_inline)) void multiply(const uint32_t* panel, const BF16* latent, int64_t stride,
-                                                    int64_t count, int64_t pairs, __m512 (&sum)[kTile][4]) {
-  const uint32_t* row[kTile];
-  for (int64_t i = 0; i < kTile; ++i)
-    row[i] = reinterpret_cast<const uint32_t*>(latent + std::min(i, count - 1) * stride);
-  pair_products(panel, kLanes, row, pairs, sum);
+// Products of all keys with `count` packed weight rows: store(first key of up to six, first of 64 rows, products).
+template <typename Store>
+inline __attribute__((always_inline)) void multiply(const PromptArgs& a, const uint32_t* panels, int64_t count,
+                                                    Store&& store) {
+  const BF16* latent = reinterpret_cast<const BF16*>(a.keys);
+  const int64_t pairs = a.shape.rank / 2;
+  for (int64_t key = 0; key < a.key_count; key += kTile) {
+    const uint32_t* row[kTile];  // past the last: it again
+    for (int64_t i = 0; i < kTile; ++i)
+      row[i] = reinterpret_cast<const uint32_t*>(latent + std::min(key + i, a.key_count - 1) * row_width(a.shape));
+    for (int64_t d = 0; d < count; d += kLanes) {
+      __m512 sum[kTile][4];
+      pair_products(panels + d * pairs, kLanes, row, pairs, sum);
+      store(key, d, sum);
+    }
+  }
 }
 
 void make_keys(const PromptArgs& a, const uint32_t* panels, BF16* k, int64_t k_stride) {
   const PromptShape& s = a.shape;
-  const BF16* latent = reinterpret_cast<const BF16*>(a.keys);
-  for (int64_t key = 0; key < a.key_count; key += kTile)
-    for (int64_t d = 0; d < s.nope; d += kLanes) {
-      __m512 sum[kTile][4];
-      multiply(panels + d * s.rank / 2, latent + key * row_width(s), row_width(s), a.key_count - key, s.rank / 2, sum);
+  multiply(a, panels, s.nope, [&](int64_t key, int64_t d, const __m512(&sum)[kTile][4]) {
 #pragma GCC unroll 6
-      for (int i = 0; i < kTile; ++i)
-        if (key + i < a.key_count)
+    for (int i = 0; i < kTile; ++i)
+      if (key + i < a.key_count)
 #pragma GCC unroll 2
-          for (int j = 0; j < 2; ++j)
-            _mm512_mask_storeu_epi16(k + (key + i) * k_stride + d + 32 * j, mask32(s.nope - d - 32 * j),
-                                     reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sum[i][2 * j + 1], sum[i][2 * j])));
-    }
+        for (int j = 0; j < 2; ++j)
+          _mm512_mask_storeu_epi16(k + (key + i) * k_stride + d + 32 * j, mask32(s.nope - d - 32 * j),
+                                   reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(sum[i][2 * j + 1], sum[i][2 * j])));
+  });
   for (int64_t key = 0; key < a.key_count; ++key) {
-    BF16* end = std::copy_n(latent + key * row_width(s) + s.rank, s.rope, k + key * k_stride + s.nope);
+    const BF16* rope = reinterpret_cast<const BF16*>(a.keys) + key * row_width(s) + s.rank;
+    BF16* end = std::copy_n(rope, s.rope, k + key * k_stride + s.nope);
     std::fill(end, k + (key + 1) * k_stride, BF16{0});
   }
 }
 
 void make_values(const PromptArgs& a, const uint32_t* panels, uint32_t* v, int64_t v_stride) {
-  const PromptShape& s = a.shape;
-  const BF16* latent = reinterpret_cast<const BF16*>(a.keys);
-  for (int64_t key = 0; key < a.key_count; key += kTile)
-    for (int64_t d = 0; d < s.value; d += kLanes) {
-      __m512 sum[kTile][4];
-      multiply(panels + d * s.rank / 2, latent + key * row_width(s), row_width(s), a.key_count - key, s.rank / 2, sum);
+  multiply(a, panels, a.shape.value, [&](int64_t key, int64_t d, const __m512(&sum)[kTile][4]) {
 #pragma GCC unroll 3
-      for (int i = 0; i < kTile; i += 2)
-        if (key + i < a.key_count)
+    for (int i = 0; i < kTile; i += 2)
+      if (key + i < a.key_count)
 #pragma GCC unroll 4
-          for (int j = 0; j < 4; ++j)
-            _mm512_storeu_si512(v + (key + i) / 2 * v_stride + d + 16 * j, bf16_words(sum[i][j], sum[i + 1][j]));
-    }
+        for (int j = 0; j < 4; ++j)
+          _mm512_storeu_si512(v + (key + i) / 2 * v_stride + d + 16 * j, bf16_words(sum[i][j], sum[i + 1][j]));
+  });
 }
 
 PromptHead make_head(const PromptArgs& a, Arena& scratch) {
@@ -163,10 +164,7 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
       std::fill_n(a.out + i * a.out_stride, a.shape.value, 0.0f);
     }
   const int64_t gathered_from =
-      a.top_k == 0
-          ? a.rows
-          : std::clamp<int64_t>(static_cast<int64_t>(kGatherFrom * static_cast<double>(a.top_k)) - a.first_position, 0,
-                                a.rows);
+      a.top_k == 0 ? a.rows : std::clamp<int64_t>(gather_from(a.top_k) - a.first_position, 0, a.rows);
   if (gathered_from > 0) attend_masked(rows_of(a, 0, gathered_from), head, scratch);
   if (gathered_from < a.rows) attend_gathered(rows_of(a, gathered_from, a.rows), head, scratch);
   if (!a.last) return;

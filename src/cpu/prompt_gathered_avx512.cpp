@@ -20,23 +20,6 @@ constexpr int64_t kQueries = 96;  // at a time: with their scores and the block'
 constexpr int64_t kScores = kPromptKeys + 32;  // of a row, with room for whole registers
 constexpr int64_t kPairs = 40;                 // of a span, and as many as fill a register of sums
 
-// What of two keys' lanes is left after a first addition: (a b a b) in each 128 bits.
-inline __m512 join(__m512 a, __m512 b) { return _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); }
-
-// Lane i = Σ over the lanes of key i, from eight joined pairs.
-inline __m512 sum_lanes(const __m512* pair) {
-  __m512 four[4];  // (a b c d) in each 128 bits
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    const __m512d x = _mm512_castps_pd(pair[2 * i]), y = _mm512_castps_pd(pair[2 * i + 1]);
-    four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(x, y)), _mm512_castpd_ps(_mm512_unpackhi_pd(x, y)));
-  }
-  const auto halves = [](__m512 x, __m512 y) {
-    return _mm512_add_ps(_mm512_shuffle_f32x4(x, y, 0x88), _mm512_shuffle_f32x4(x, y, 0xdd));
-  };
-  return halves(halves(four[0], four[1]), halves(four[2], four[3]));
-}
-
 // Scores of the keys whose bit is set, one after the other, and up to 15 floats more. Returns how many.
 // N: registers of a key, or 0 for `registers` of them.
 template <int N>
@@ -64,9 +47,9 @@ int64_t score_span(const BF16* query, const BF16* keys, int64_t stride, int64_t 
     bits &= bits - 1;
     if (bits) b = keys + std::countr_zero(bits) * stride;
     bits &= bits - 1;
-    *pair = join(product(a), product(b));
+    *pair = join_lanes(product(a), product(b));
   }
-  for (int64_t i = 0; i < count; i += 16) _mm512_storeu_ps(score + i, sum_lanes(pairs + i / 2));
+  for (int64_t i = 0; i < count; i += 16) _mm512_storeu_ps(score + i, sum_joined_lanes(pairs + i / 2));
   return count;
 }
 

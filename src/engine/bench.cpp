@@ -97,9 +97,12 @@ class Bench {
     for (int64_t i = 0; i < s_.batch; ++i) sequences_.emplace_back(*pool_);
     variants_.push_back({s_.runner});
     if (s_.beside_dense) {
-      if (!store_.config().sparse() || s_.runner.dense_attention || s_.runner.isa == Isa::kReference)
+      FATHOM_CHECK(!s_.runner.dense_attention, "dense attention beside itself");
+      if (!store_.config().sparse())
         return fail("{}: has no indexer, nothing to set beside dense attention; measure it alone",
                     store_.folder().string());
+      if (s_.runner.isa == Isa::kReference)
+        return fail("FATHOM_ISA=reference: the reference is measured alone; use --attention reference");
       variants_.push_back({s_.runner});
       variants_.back().settings.dense_attention = true;
     }
@@ -289,7 +292,6 @@ class Bench {
     for (size_t n = 0; n < variants_.size(); ++n) {
       PhaseReport& phase = phase_of(variants_[n]);
       phase.limits = between(before, now);
-      phase.seconds = Spread::of(phase.runs);
       std::vector<size_t> order(phase.runs.size());
       std::iota(order.begin(), order.end(), size_t{0});
       std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return phase.runs[a] < phase.runs[b]; });

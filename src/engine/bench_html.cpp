@@ -97,8 +97,8 @@ class Page {
       for (const DepthReport& d : r.depths) {
         if (!(d.*phase)) continue;
         const PhaseReport& p = *(d.*phase);
-        const double ms = p.ms_per_token(), scale = ms / p.seconds.median;
-        series.points.push_back({static_cast<double>(d.depth), ms, scale * p.seconds.min, scale * p.seconds.max});
+        const double ms = p.ms_per_token(), scale = ms / p.seconds().median;
+        series.points.push_back({static_cast<double>(d.depth), ms, scale * p.seconds().min, scale * p.seconds().max});
       }
       if (!series.points.empty()) chart.series.push_back(std::move(series));
     }
@@ -119,7 +119,7 @@ class Page {
       for (const Part& part : kParts) {
         double seconds = 0;
         for (const Operation o : part.operations) seconds += p.profile.seconds[static_cast<size_t>(o)];
-        bar.values.push_back(ms * seconds / p.seconds.median);
+        bar.values.push_back(ms * seconds / p.seconds().median);
         rest -= bar.values.back();
       }
       bar.values.push_back(std::max(rest, 0.0));
@@ -153,7 +153,7 @@ class Page {
         add("<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{:.1f} %<td>{:.1f} %<td>{:.1f} %<td>{:.1f} %</tr>", d.depth,
             name, number_text(p.tokens_per_second()), number_text(p.ms_per_token()), number_text(p.gflops()),
             number_text(p.gb_per_s()), 100 * p.share_of_peak(), 100 * p.share_of_stream(),
-            100 * p.share_of_stream_median(), 100 * p.seconds.relative());
+            100 * p.share_of_stream_median(), 100 * p.seconds().relative());
       }
     out_ += "</table></div>";
   }

@@ -29,12 +29,6 @@ void fields(Visitor& v, MachineLimits& l) {
   v("stream_median_gb_per_s", l.stream_median_gb_per_s);
 }
 template <typename Visitor>
-void fields(Visitor& v, Spread& s) {
-  v("median", s.median);
-  v("min", s.min);
-  v("max", s.max);
-}
-template <typename Visitor>
 void fields(Visitor& v, Work& w) {
   v("flops", w.flops);
   v("weight_bytes", w.weight_bytes);
@@ -48,7 +42,6 @@ template <typename Visitor>
 void fields(Visitor& v, PhaseReport& p) {
   v("tokens", p.tokens);
   v("sequences", p.sequences);
-  v("seconds", p.seconds);
   v("runs", p.runs);
   v("work", p.work);
   v("seconds_by_operation", p.profile);
@@ -93,11 +86,9 @@ namespace {
 // What the printing divides by.
 void check_phase(const std::optional<PhaseReport>& phase, int64_t depth, std::string_view name, Problems& problems) {
   if (!phase) return;
-  const Spread& s = phase->seconds;
-  if (phase->tokens < 1 || phase->sequences < 1 || !(s.min > 0 && s.min <= s.median && s.median <= s.max))
-    problems.add("{} at depth {}: expected tokens, sequences and 0 < min ≤ median ≤ max seconds", name, depth);
-  if (phase->runs.empty() || !std::all_of(phase->runs.begin(), phase->runs.end(), [](double x) { return x > 0; }))
-    problems.add("{} at depth {}: runs: expected the seconds of at least one", name, depth);
+  if (phase->tokens < 1 || phase->sequences < 1 || phase->runs.empty() ||
+      !std::all_of(phase->runs.begin(), phase->runs.end(), [](double seconds) { return seconds > 0; }))
+    problems.add("{} at depth {}: expected tokens, sequences and runs, each of more than 0 seconds", name, depth);
 }
 
 }  // namespace

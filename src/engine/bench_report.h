@@ -28,19 +28,19 @@ struct Spread {
 struct PhaseReport {
   int64_t tokens = 0;          // a repetition, of all sequences
   int64_t sequences = 1;       // side by side
-  Spread seconds{};            // a repetition
-  std::vector<double> runs{};  // each of them, in their order
+  std::vector<double> runs{};  // seconds of each repetition, in their order
   Work work{};                 // a repetition: operations and bytes that the model needs (engine/work.h)
   StepProfile profile{};       // of the median repetition
   MachineLimits limits{};      // the middle of the probes right before and right after
 
-  double tokens_per_second() const { return static_cast<double>(tokens) / seconds.median; }
+  Spread seconds() const { return Spread::of(runs); }
+  double tokens_per_second() const { return static_cast<double>(tokens) / seconds().median; }
   // What one sequence waits for a token.
   double ms_per_token() const {
-    return 1e3 * seconds.median * static_cast<double>(sequences) / static_cast<double>(tokens);
+    return 1e3 * seconds().median * static_cast<double>(sequences) / static_cast<double>(tokens);
   }
-  double gflops() const { return work.flops / seconds.median * 1e-9; }
-  double gb_per_s() const { return work.bytes() / seconds.median * 1e-9; }
+  double gflops() const { return work.flops / seconds().median * 1e-9; }
+  double gb_per_s() const { return work.bytes() / seconds().median * 1e-9; }
   // Of the machine's limits; 0 where they are not known.
   double share_of_peak() const { return limits.peak_gflops > 0 ? gflops() / limits.peak_gflops : 0; }
   double share_of_stream() const { return limits.stream_gb_per_s > 0 ? gb_per_s() / limits.stream_gb_per_s : 0; }

@@ -31,7 +31,7 @@ void phase_row(std::string& out, int64_t depth, std::string_view name, const std
               three_digits(phase->tokens_per_second()), three_digits(phase->ms_per_token()),
               three_digits(phase->gflops()), three_digits(phase->gb_per_s()), percent(phase->share_of_peak()),
               percent(phase->share_of_stream()), percent(phase->share_of_stream_median()),
-              fmt::format("{:.1f} %", 100 * phase->seconds.relative()));
+              fmt::format("{:.1f} %", 100 * phase->seconds().relative()));
 }
 
 // One row an operation, one column a depth; what takes no hundredth anywhere is left out.
@@ -50,7 +50,7 @@ void operations(std::string& out, const BenchReport& r, std::string_view name,
     std::string cells;
     bool shown = false;
     for (const PhaseReport* p : phases) {
-      const double share = p->profile.seconds[i] / p->seconds.median;
+      const double share = p->profile.seconds[i] / p->seconds().median;
       cells += fmt::format("{:>11}", three_digits(share * p->ms_per_token()));
       shown = shown || share >= 0.01;
     }
@@ -84,7 +84,8 @@ void compare_phases(std::string& out, int64_t depth, std::string_view name, cons
   // Repetitions of different lengths are compared by token.
   const auto by_token = [](const PhaseReport& p) {
     const double n = static_cast<double>(p.tokens);
-    return Spread{p.seconds.median / n, p.seconds.min / n, p.seconds.max / n};
+    const Spread s = p.seconds();
+    return Spread{s.median / n, s.min / n, s.max / n};
   };
   append_line(out, "{:>9}  {:<8}{:>12}{:>12}{:>9.2f}{}", depth, name, three_digits(a->tokens_per_second()),
               three_digits(b->tokens_per_second()), ratio, overlap(by_token(*a), by_token(*b)) ? "  ~" : "");
