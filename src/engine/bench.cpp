@@ -48,6 +48,7 @@ class Bench {
 
   Result<std::vector<BenchReport>> run() {
     FATHOM_RETURN_IF_ERROR(prepare());
+    probe_.emplace(threads_, s_.runner.isa);
     reset_peak_resident_bytes();
     for (Variant& v : variants_) v.runner = make_cpu_runner(store_, v.settings, threads_);
     FATHOM_RETURN_IF_ERROR(fill(s_.depths.front()));
@@ -58,7 +59,7 @@ class Bench {
       v.report.limits_before = before;
       v.report.limits_after = limits_;
       v.report.scratch_bytes = v.runner->scratch_bytes();
-      v.report.peak_resident_bytes = peak_resident_;
+      v.report.peak_resident_bytes = peak_resident_bytes() - std::min(peak_resident_bytes(), probe_->memory_bytes());
       reports.push_back(std::move(v.report));
     }
     return reports;
@@ -137,13 +138,7 @@ class Bench {
     return r;
   }
 
-  // The machine's limits now. What the probe itself takes of memory is not the model's.
-  MachineLimits probe() {
-    peak_resident_ = std::max(peak_resident_, peak_resident_bytes());
-    limits_ = probe_limits(threads_, s_.runner.isa);
-    reset_peak_resident_bytes();
-    return limits_;
-  }
+  MachineLimits probe() { return limits_ = probe_->limits(); }
 
   Status stop() const { return fail("interrupted before all was measured: nothing is reported"); }
 
@@ -271,8 +266,8 @@ class Bench {
     return {};
   }
 
-  // body(runner, profile) is one repetition; false when cancelled. The limits move: a measurement has those of its own minute,
-  // from the probe that ended the one before it and the one that ends it.
+  // body(runner, profile) is one repetition; false when cancelled. The machine's limits move: each repetition has those of its own
+  // moment, from the probe before it and the one after.
   template <typename Body>
   Status repeat(std::optional<PhaseReport> DepthReport::*which, const std::string& label, Body&& body) {
     const auto phase_of = [&](Variant& v) -> PhaseReport& { return *(v.report.depths.front().*which); };
@@ -285,16 +280,17 @@ class Bench {
         StepProfile profile;
         const Clock::time_point start = Clock::now();
         if (!body(*variants_[n].runner, &profile)) return stop();
-        phase_of(variants_[n]).runs.push_back(std::chrono::duration<double>(Clock::now() - start).count());
+        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        const MachineLimits before = limits_;
+        phase_of(variants_[n]).runs.push_back({seconds, between(before, probe())});
         profiles[n].push_back(profile);
       }
-    const MachineLimits before = limits_, now = probe();
     for (size_t n = 0; n < variants_.size(); ++n) {
       PhaseReport& phase = phase_of(variants_[n]);
-      phase.limits = between(before, now);
       std::vector<size_t> order(phase.runs.size());
       std::iota(order.begin(), order.end(), size_t{0});
-      std::sort(order.begin(), order.end(), [&](size_t a, size_t b) { return phase.runs[a] < phase.runs[b]; });
+      std::sort(order.begin(), order.end(),
+                [&](size_t a, size_t b) { return phase.runs[a].seconds < phase.runs[b].seconds; });
       phase.profile = profiles[n][order[(order.size() - 1) / 2]];
     }
     return {};
@@ -317,8 +313,8 @@ class Bench {
   std::mt19937_64 random_{1};
   std::string task_;  // what is under way
   int64_t task_tokens_ = 0, done_ = 0;
+  std::optional<MachineProbe> probe_;
   MachineLimits limits_;  // as last probed
-  uint64_t peak_resident_ = 0;
 };
 
 }  // namespace

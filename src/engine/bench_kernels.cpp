@@ -46,6 +46,7 @@ class KernelBench {
         on_kernel_(on_kernel),
         cancel_(cancel),
         threads_(settings.threads),
+        probe_(threads_, settings.isa),
         backend_(backend_settings(settings.isa), threads_),
         scales_(1 << 15, 1.0f / 128) {}
 
@@ -54,7 +55,7 @@ class KernelBench {
     report.isa = isa_name(settings_.isa);
     report.threads = threads_.threads();
     report.machine = describe_machine();
-    report.limits_before = probe_limits(threads_, settings_.isa);
+    report.limits_before = probe_.limits();
     projections();
     latent_products();
     indexer();
@@ -62,7 +63,7 @@ class KernelBench {
     prompt_forms();
     feed_forward();
     small();
-    report.limits_after = probe_limits(threads_, settings_.isa);
+    report.limits_after = probe_.limits();
     report.kernels = std::move(results_);
     return report;
   }
@@ -389,6 +390,7 @@ class KernelBench {
   const std::function<void(std::string_view)>& on_kernel_;
   const std::atomic<bool>& cancel_;
   ThreadPool threads_;
+  MachineProbe probe_;
   cpu::Backend backend_;
   std::vector<float> scales_;
   std::deque<Buffer> inputs_;

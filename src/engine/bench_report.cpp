@@ -11,7 +11,7 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kFormat = 3;  // of the file; raised when a field changes its meaning
+constexpr int64_t kFormat = 4;  // of the file; raised when a field changes its meaning
 
 }  // namespace
 
@@ -39,13 +39,17 @@ void fields(Visitor& v, StepProfile& p) {
   for (size_t i = 0; i < kOperationCount; ++i) v(operation_name(static_cast<Operation>(i)), p.seconds[i]);
 }
 template <typename Visitor>
+void fields(Visitor& v, BenchRun& r) {
+  v("seconds", r.seconds);
+  v("limits", r.limits);
+}
+template <typename Visitor>
 void fields(Visitor& v, PhaseReport& p) {
   v("tokens", p.tokens);
   v("sequences", p.sequences);
   v("runs", p.runs);
   v("work", p.work);
   v("seconds_by_operation", p.profile);
-  v("limits", p.limits);
 }
 template <typename Visitor>
 void fields(Visitor& v, DepthReport& d) {
@@ -87,7 +91,7 @@ namespace {
 void check_phase(const std::optional<PhaseReport>& phase, int64_t depth, std::string_view name, Problems& problems) {
   if (!phase) return;
   if (phase->tokens < 1 || phase->sequences < 1 || phase->runs.empty() ||
-      !std::all_of(phase->runs.begin(), phase->runs.end(), [](double seconds) { return seconds > 0; }))
+      !std::all_of(phase->runs.begin(), phase->runs.end(), [](const BenchRun& run) { return run.seconds > 0; }))
     problems.add("{} at depth {}: expected tokens, sequences and runs, each of more than 0 seconds", name, depth);
 }
 
@@ -99,6 +103,19 @@ Spread Spread::of(std::vector<double> values) {
   const size_t middle = values.size() / 2;
   const double median = values.size() % 2 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
   return {median, values.front(), values.back()};
+}
+
+Spread PhaseReport::seconds() const {
+  std::vector<double> seconds;
+  for (const BenchRun& run : runs) seconds.push_back(run.seconds);
+  return Spread::of(std::move(seconds));
+}
+
+double PhaseReport::share(double amount, double MachineLimits::*limit) const {
+  std::vector<double> shares;
+  for (const BenchRun& run : runs)
+    if (run.limits.*limit > 0) shares.push_back(amount / run.seconds * 1e-9 / run.limits.*limit);
+  return shares.empty() ? 0 : Spread::of(std::move(shares)).median;
 }
 
 std::string report_json(const BenchReport& report) {

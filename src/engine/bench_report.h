@@ -24,16 +24,21 @@ struct Spread {
   double relative() const { return median > 0 ? (max - min) / median : 0; }
 };
 
+// One repetition of a measurement.
+struct BenchRun {
+  double seconds = 0;
+  MachineLimits limits{};  // the middle of the probes right before and right after it
+};
+
 // One measurement: so many tokens, again and again from the same place.
 struct PhaseReport {
-  int64_t tokens = 0;          // a repetition, of all sequences
-  int64_t sequences = 1;       // side by side
-  std::vector<double> runs{};  // seconds of each repetition, in their order
-  Work work{};                 // a repetition: operations and bytes that the model needs (engine/work.h)
-  StepProfile profile{};       // of the median repetition
-  MachineLimits limits{};      // the middle of the probes right before and right after
+  int64_t tokens = 0;            // a repetition, of all sequences
+  int64_t sequences = 1;         // side by side
+  std::vector<BenchRun> runs{};  // in their order
+  Work work{};                   // a repetition: operations and bytes that the model needs (engine/work.h)
+  StepProfile profile{};         // of the median repetition
 
-  Spread seconds() const { return Spread::of(runs); }
+  Spread seconds() const;
   double tokens_per_second() const { return static_cast<double>(tokens) / seconds().median; }
   // What one sequence waits for a token.
   double ms_per_token() const {
@@ -41,12 +46,13 @@ struct PhaseReport {
   }
   double gflops() const { return work.flops / seconds().median * 1e-9; }
   double gb_per_s() const { return work.bytes() / seconds().median * 1e-9; }
-  // Of the machine's limits; 0 where they are not known.
-  double share_of_peak() const { return limits.peak_gflops > 0 ? gflops() / limits.peak_gflops : 0; }
-  double share_of_stream() const { return limits.stream_gb_per_s > 0 ? gb_per_s() / limits.stream_gb_per_s : 0; }
-  double share_of_stream_median() const {
-    return limits.stream_median_gb_per_s > 0 ? gb_per_s() / limits.stream_median_gb_per_s : 0;
-  }
+  // Of the machine's limits at each repetition, the median; 0 where they are not known.
+  double share_of_peak() const { return share(work.flops, &MachineLimits::peak_gflops); }
+  double share_of_stream() const { return share(work.bytes(), &MachineLimits::stream_gb_per_s); }
+  double share_of_stream_median() const { return share(work.bytes(), &MachineLimits::stream_median_gb_per_s); }
+
+ private:
+  double share(double amount, double MachineLimits::*limit) const;
 };
 
 struct DepthReport {

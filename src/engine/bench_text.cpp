@@ -73,7 +73,7 @@ void compare_phases(std::string& out, int64_t depth, std::string_view name, cons
   if (!a || !b) return;
   if (in_turn && a->runs.size() == b->runs.size()) {
     std::vector<double> ratios;
-    for (size_t i = 0; i < a->runs.size(); ++i) ratios.push_back(a->runs[i] / b->runs[i]);
+    for (size_t i = 0; i < a->runs.size(); ++i) ratios.push_back(a->runs[i].seconds / b->runs[i].seconds);
     const Spread ratio = Spread::of(std::move(ratios));
     append_line(out, "{:>9}  {:<8}{:>12}{:>12}{:>9.3f}  {:.3f}–{:.3f}", depth, name,
                 three_digits(a->tokens_per_second()), three_digits(b->tokens_per_second()), ratio.median, ratio.min,

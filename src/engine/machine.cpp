@@ -12,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/memory.h"
 #include "cpu/peak.h"
 
 namespace fathom {
@@ -57,51 +56,7 @@ size_t stream_bytes() {
   return std::max(std::min(wanted, free_bytes / 4), size_t{16} << 20) / 64 * 64;
 }
 
-void probe_stream(ThreadPool& threads, MachineLimits& limits) {
-  constexpr int64_t kPiece = 1 << 18;  // words: 2 MB
-  // One sequential stream a core leaves a third of the bandwidth unused where the processor prefetches little: eight, fetched
-  // 256 bytes ahead, as kernels that read many rows side by side.
-  constexpr int64_t kStreams = 8, kLine = 8, kAhead = 32;
-  constexpr int kPasses = 15;
-  const Buffer buffer(stream_bytes());
-  uint64_t* words = buffer.as<uint64_t>();
-  const int64_t count = static_cast<int64_t>(buffer.size_bytes() / sizeof(uint64_t));
-  // Written, or every page would be the system's one page of zeros.
-  threads.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
-    std::memset(words + begin, 1, static_cast<size_t>(end - begin) * sizeof(uint64_t));
-  });
-  std::atomic<uint64_t> total{0};
-  const std::vector<double> seconds = seconds_of(kPasses, [&] {
-    threads.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
-      uint64_t sum = 0;
-      const int64_t length = (end - begin) / (kStreams * kLine) * kLine;
-      for (int64_t i = 0; i < length; i += kLine)
-        for (int64_t stream = 0; stream < kStreams; ++stream) {
-          const uint64_t* line = words + begin + stream * length + i;
-          __builtin_prefetch(line + kAhead);
-          for (int64_t j = 0; j < kLine; ++j) sum += line[j];
-        }
-      total.fetch_add(sum, std::memory_order_relaxed);  // so that the sums are not left out
-    });
-  });
-  limits.stream_gb_per_s = static_cast<double>(buffer.size_bytes()) / seconds.front() * 1e-9;
-  limits.stream_median_gb_per_s = static_cast<double>(buffer.size_bytes()) / seconds[kPasses / 2] * 1e-9;
-}
-
-double peak_gflops(ThreadPool& threads, Isa isa) {
-  constexpr int64_t kRounds = 20'000;  // a fraction of a millisecond, so that the threads end together
-  const int64_t pieces = 200 * threads.threads();
-  double flops = 0;
-  const std::vector<double> seconds = seconds_of(6, [&] {
-    std::atomic<int64_t> done{0};
-    threads.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t i = begin; i < end; ++i)
-        done.fetch_add(static_cast<int64_t>(cpu::peak_flops_loop(isa, kRounds)), std::memory_order_relaxed);
-    });
-    flops = static_cast<double>(done.load());
-  });
-  return flops / seconds.front() * 1e-9;
-}
+constexpr int64_t kPiece = 1 << 18;  // words of a task that reads: 2 MB
 
 }  // namespace
 
@@ -117,11 +72,60 @@ Machine describe_machine() {
   return machine;
 }
 
-MachineLimits probe_limits(ThreadPool& threads, Isa isa) {
+MachineProbe::MachineProbe(ThreadPool& threads, Isa isa) : threads_(threads), isa_(isa), buffer_(stream_bytes()) {
+  // Written, or every page would be the system's one page of zeros.
+  uint64_t* words = buffer_.as<uint64_t>();
+  threads_.parallel_for(static_cast<int64_t>(buffer_.size_bytes() / sizeof(uint64_t)), kPiece,
+                        [&](int64_t begin, int64_t end, int) {
+                          std::memset(words + begin, 1, static_cast<size_t>(end - begin) * sizeof(uint64_t));
+                        });
+}
+
+MachineLimits MachineProbe::limits() {
   MachineLimits limits;
-  probe_stream(threads, limits);
-  limits.peak_gflops = peak_gflops(threads, isa);
+  probe_stream(limits);
+  limits.peak_gflops = peak_gflops();
   return limits;
+}
+
+void MachineProbe::probe_stream(MachineLimits& limits) {
+  // One sequential stream a core leaves a third of the bandwidth unused where the processor prefetches little: eight, fetched
+  // 256 bytes ahead, as kernels that read many rows side by side.
+  constexpr int64_t kStreams = 8, kLine = 8, kAhead = 32;
+  constexpr int kPasses = 15;
+  const uint64_t* words = buffer_.as<uint64_t>();
+  const int64_t count = static_cast<int64_t>(buffer_.size_bytes() / sizeof(uint64_t));
+  std::atomic<uint64_t> total{0};
+  const std::vector<double> seconds = seconds_of(kPasses, [&] {
+    threads_.parallel_for(count, kPiece, [&](int64_t begin, int64_t end, int) {
+      uint64_t sum = 0;
+      const int64_t length = (end - begin) / (kStreams * kLine) * kLine;
+      for (int64_t i = 0; i < length; i += kLine)
+        for (int64_t stream = 0; stream < kStreams; ++stream) {
+          const uint64_t* line = words + begin + stream * length + i;
+          __builtin_prefetch(line + kAhead);
+          for (int64_t j = 0; j < kLine; ++j) sum += line[j];
+        }
+      total.fetch_add(sum, std::memory_order_relaxed);  // so that the sums are not left out
+    });
+  });
+  limits.stream_gb_per_s = static_cast<double>(buffer_.size_bytes()) / seconds.front() * 1e-9;
+  limits.stream_median_gb_per_s = static_cast<double>(buffer_.size_bytes()) / seconds[kPasses / 2] * 1e-9;
+}
+
+double MachineProbe::peak_gflops() {
+  constexpr int64_t kRounds = 20'000;  // a fraction of a millisecond, so that the threads end together
+  const int64_t pieces = 200 * threads_.threads();
+  double flops = 0;
+  const std::vector<double> seconds = seconds_of(6, [&] {
+    std::atomic<int64_t> done{0};
+    threads_.parallel_for(pieces, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i)
+        done.fetch_add(static_cast<int64_t>(cpu::peak_flops_loop(isa_, kRounds)), std::memory_order_relaxed);
+    });
+    flops = static_cast<double>(done.load());
+  });
+  return flops / seconds.front() * 1e-9;
 }
 
 MachineLimits between(const MachineLimits& a, const MachineLimits& b) {

@@ -119,7 +119,7 @@ Result<Hardware> load_hardware(const std::filesystem::path& file) {
 
 Hardware probe_hardware(ThreadPool& threads, Isa isa) {
   const Machine machine = describe_machine();
-  const MachineLimits limits = probe_limits(threads, isa);
+  const MachineLimits limits = MachineProbe(threads, isa).limits();
   Hardware h;
   h.name = machine.cpu;
   h.source = fmt::format("probed now with {} threads, {}", threads.threads(), isa_name(isa));

@@ -19,9 +19,11 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 
 PhaseReport phase(int64_t tokens, double seconds) {
-  PhaseReport p{.tokens = tokens, .runs = {1.1 * seconds, seconds, 0.9 * seconds}, .work = {2e9, 1e9, 5e8}};
+  const MachineLimits limits{20, 200, 15};
+  PhaseReport p{.tokens = tokens,
+                .runs = {{1.1 * seconds, limits}, {seconds, limits}, {0.9 * seconds, limits}},
+                .work = {2e9, 1e9, 5e8}};
   p.profile.seconds[static_cast<size_t>(Operation::kLinear)] = seconds / 2;
-  p.limits = {20, 200, 15};
   return p;
 }
 
@@ -88,6 +90,17 @@ TEST(PhaseReport, RatesAreOfTheMedian) {
   EXPECT_EQ(p.ms_per_token(), 40) << "of one";
 }
 
+TEST(PhaseReport, SharesAreOfEachRepetitionsOwnLimits) {
+  // The machine slows to half in the second repetition, and so do its limits: 80, 80 and 40 % of what it could.
+  PhaseReport p{.tokens = 1, .work = {8e9, 8e9, 0}};
+  p.runs = {{1, {10, 10, 5}}, {2, {5, 5, 4}}, {4, {5, 5, 1}}};
+  EXPECT_DOUBLE_EQ(p.share_of_peak(), 0.8);
+  EXPECT_DOUBLE_EQ(p.share_of_stream(), 0.8);
+  EXPECT_DOUBLE_EQ(p.share_of_stream_median(), 1.6);
+  p.runs[0].limits = {};
+  EXPECT_DOUBLE_EQ(p.share_of_peak(), 0.6) << "of those that are known";
+}
+
 TEST_F(ReportFile, ComesBackAsItWas) {
   const std::string text = report_json(sound_report());
   std::ofstream(dir_.path() / "r.json") << text;
@@ -107,7 +120,7 @@ TEST_F(ReportFile, EveryProblemIsReportedAtOnce) {
                 j.erase("machine");
                 j["depths"][0]["prefill"]["tokens"] = 0;
                 j["depths"][1]["prefill"]["runs"] = json::array();
-                j["depths"][0]["decode"]["runs"] = {0.5, 0};
+                j["depths"][0]["decode"]["runs"][1]["seconds"] = 0;
                 j["depths"][1]["decode"] = "none";
               }),
               AllOf(HasSubstr("threads: found"), HasSubstr("prompt: found"), HasSubstr("chunk: found"),
@@ -150,8 +163,8 @@ TEST(Comparison, OfRunsThatTookTurnsIsByRepetition) {
   sparse.in_turn_with = "dense";
   dense.in_turn_with = "sparse";
   // The machine slows to a third in the course of it; medians alone would say 200 / 150.
-  sparse.depths[0].prefill->runs = {1, 2, 3};
-  dense.depths[0].prefill->runs = {1.5, 2.5, 4.8};
+  sparse.depths[0].prefill->runs = {{1}, {2}, {3}};
+  dense.depths[0].prefill->runs = {{1.5}, {2.5}, {4.8}};
   EXPECT_THAT(comparison_text(dense, sparse),
               AllOf(HasSubstr("1.500  1.250–1.600"), HasSubstr("took turns"), Not(HasSubstr("~"))));
   sparse.depths[0].prefill->runs.pop_back();
@@ -171,7 +184,8 @@ TEST(ReportText, SharesAreOfTheMeasurementsOwnLimits) {
   EXPECT_THAT(report_html({&other, 1}), HasSubstr("<td>0.5 %<td>3.8 %<td>5.0 %"));
   for (DepthReport& d : other.depths)
     for (auto* p : {&d.prefill, &d.decode})
-      if (*p) (*p)->limits = {};
+      if (*p)
+        for (BenchRun& run : (*p)->runs) run.limits = {};
   EXPECT_THAT(report_text(other), AllOf(HasSubstr("–"), Not(HasSubstr("inf")))) << "not known";
   EXPECT_THAT(report_text(sound_report()), AllOf(HasSubstr("linear"), Not(HasSubstr("attend"))))
       << "operations that take no time are left out";
@@ -193,7 +207,9 @@ TEST(MachineLimits, AreFoundForEveryInstructionSet) {
   ThreadPool threads(2);
   const Isa best = choose_isa().value_or(Isa::kPortable);
   for (const Isa isa : {Isa::kPortable, best}) {
-    const MachineLimits limits = probe_limits(threads, isa);
+    MachineProbe probe(threads, isa);
+    EXPECT_GT(probe.memory_bytes(), 0u);
+    const MachineLimits limits = probe.limits();
     EXPECT_GT(limits.stream_gb_per_s, 0);
     EXPECT_GT(limits.peak_gflops, 0);
     EXPECT_GT(limits.stream_median_gb_per_s, 0);
