@@ -115,7 +115,7 @@ void MachineProbe::probe_stream(MachineLimits& limits) {
 
 double MachineProbe::peak_gflops() {
   constexpr int64_t kRounds = 20'000;  // a fraction of a millisecond, so that the threads end together
-  const int64_t pieces = 200 * threads_.threads();
+  const int64_t pieces = 50 * threads_.threads();
   double flops = 0;
   const std::vector<double> seconds = seconds_of(6, [&] {
     std::atomic<int64_t> done{0};
