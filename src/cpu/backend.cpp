@@ -52,6 +52,16 @@ Tensor Backend::rms_norm(Tensor x, std::span<const float> gain) {
   return y;
 }
 
+Tensor Backend::layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias) {
+  const Timed time = timed(Operation::kNorm);
+  const Tensor y = make(x.rows(), x.cols());
+  pool_.parallel_for(x.rows(), kRowGrain, [&](int64_t begin, int64_t end, int) {
+    const int64_t count = end - begin;
+    ref::layer_norm(x.rows_at(begin, count), gain, bias, kLayerNormEps, y.rows_at(begin, count));
+  });
+  return y;
+}
+
 InputRounding Backend::rounding_for(const MatrixView& w) const {
   if (w.dtype == DType::kF32) return InputRounding::kExact;
   return w.dtype == DType::kF8E4M3 ? settings_.fp8_input : InputRounding::kBf16;
@@ -66,11 +76,12 @@ PackedRows Backend::make_packed(RowFormat format, int64_t rows, int64_t k, Arena
 }
 
 int64_t Backend::rows_per_task(int64_t rows, int64_t input_rows) const {
-  constexpr int64_t kLeast = 32, kMost = 256;  // kMost: an expanded panel must stay in L2
+  constexpr int64_t kMost = 256;  // an expanded panel must stay in L2
   // With few input rows, reading is all: long stretches of memory for each thread. Otherwise pieces to share out evenly.
   const bool few = input_rows <= 32;
+  const int64_t least = few ? 32 : kernels_.gemm_rows;
   const int64_t share = (rows + (few ? 2 : 4) * pool_.threads() - 1) / ((few ? 2 : 4) * pool_.threads());
-  return std::clamp((share + kLeast - 1) / kLeast * kLeast, kLeast, few ? std::max(kLeast, rows) : kMost);
+  return std::clamp((share + least - 1) / least * least, least, few ? std::max(least, rows) : kMost);
 }
 
 Tensor Backend::product(Tensor x, const MatrixView& w, InputRounding rounding) {

@@ -22,6 +22,7 @@ class Backend : public BackendBase {
   size_t scratch_bytes() const;
 
   Tensor rms_norm(Tensor x, std::span<const float> gain);  // (T,D) -> (T,D)
+  Tensor layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias);
   Tensor linear(Tensor x, const MatrixView& w);            // (T,K) -> (T,N)
   Tensor linear_exact(Tensor x, const MatrixView& w);      // input not rounded
   void add(Tensor x, Tensor delta);                        // x += delta
@@ -53,7 +54,7 @@ class Backend : public BackendBase {
   // Scratch for `rows` packed rows; pack_rows fills it.
   PackedRows make_packed(RowFormat format, int64_t rows, int64_t k, Arena& arena) const;
   Tensor product(Tensor x, const MatrixView& w, InputRounding rounding);
-  // Weight rows per task: a multiple of 32, so many that each thread has several tasks to take.
+  // Weight rows per task: whole tiles, so many that each thread has several tasks to take.
   int64_t rows_per_task(int64_t rows, int64_t input_rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);

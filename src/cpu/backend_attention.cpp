@@ -117,8 +117,13 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
       selected[i] = all ? nullptr : bits + i * words;
       if (all) continue;
       std::fill_n(bits + i * words, words, 0);
-      for (int64_t s : std::span(selection.index + t * selection.stride, static_cast<size_t>(selection.count[t])))
-        bits[i * words + s / 64] |= uint64_t{1} << s % 64;
+      uint64_t* word = bits + i * words;
+      uint64_t chosen = 0;  // of the word: in memory each bit would wait for the one before
+      for (int64_t s : std::span(selection.index + t * selection.stride, static_cast<size_t>(selection.count[t]))) {
+        if (bits + i * words + s / 64 != word) *word = chosen, word = bits + i * words + s / 64, chosen = 0;
+        chosen |= uint64_t{1} << s % 64;
+      }
+      *word = chosen;
     }
   });
   std::byte* keys = arena_.allocate<std::byte>(kernels_.prompt->key_bytes(shape));

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "ops/norm.h"
+
 
 namespace fathom::cpu {
 
@@ -59,13 +59,6 @@ Tensor BackendBase::embed(const MatrixView& table, std::span<const int32_t> toke
     else
       for (int64_t i = 0; i < table.cols; ++i) y.row(t)[i] = table.at(token, i);
   }
-  return y;
-}
-
-Tensor BackendBase::layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias) {
-  const Timed time = timed(Operation::kNorm);
-  const Tensor y = make(x.rows(), x.cols());
-  ref::layer_norm(x, gain, bias, kLayerNormEps, y);
   return y;
 }
 

@@ -60,10 +60,9 @@ class BackendBase {
   const Step& step() const { return *step_; }
 
   Tensor embed(const MatrixView& table, std::span<const int32_t> tokens);  // (T) -> (T,D)
-  Tensor layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias);
-  Tensor concat(Tensor a, Tensor b);                       // (T,A) (T,B) -> (T,A+B)
-  Tensor gather(Tensor x, std::span<const int32_t> rows);  // (T,D) -> (rows,D)
-  Selection all_visible();                                 // dense attention
+  Tensor concat(Tensor a, Tensor b);                                       // (T,A) (T,B) -> (T,A+B)
+  Tensor gather(Tensor x, std::span<const int32_t> rows);                  // (T,D) -> (rows,D)
+  Selection all_visible();                                                 // dense attention
   // No row of the step sees more keys than are selected. False where a trace wants to see the scores.
   bool selects_all() const;
 

@@ -151,6 +151,7 @@ struct Kernels {
   size_t (*packed_bytes)(RowFormat format, int64_t rows, int64_t k);
   void (*pack)(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin, int64_t end);
   void (*gemm)(const GemmArgs& args, Arena& scratch);
+  int64_t gemm_rows;  // weight rows that a product of many inputs takes at once: fewer cost as much
   void (*absorb)(const AbsorbArgs& args, Arena& scratch);
 
   // Attention.

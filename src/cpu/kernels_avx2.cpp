@@ -10,6 +10,7 @@ const Kernels kKernels = {
     .packed_bytes = packed_bytes,
     .pack = pack,
     .gemm = gemm,
+    .gemm_rows = 32,
     .absorb = absorb,
     .attend = attend,
     .prompt = &kPromptKernels,

@@ -9,6 +9,7 @@ const Kernels kKernels = {
     .packed_bytes = packed_bytes,
     .pack = pack,
     .gemm = gemm,
+    .gemm_rows = 64,
     .absorb = absorb,
     .attend = attend,
     .prompt = &kPromptKernels,

@@ -206,6 +206,7 @@ constexpr Kernels loops(Isa isa) {
       .packed_bytes = packed_bytes,
       .pack = pack_in_order,
       .gemm = gemm,
+      .gemm_rows = 32,
       .absorb = absorb,
       .attend = attend,
       .index_query_bytes = index_query_bytes,

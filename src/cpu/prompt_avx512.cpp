@@ -17,8 +17,9 @@ namespace {
 constexpr int kTile = 6;        // keys of a tile; × 4 registers of 16 lanes
 constexpr int64_t kLanes = 64;  // rows of W of a tile
 
-// Rows that see less than 8/5 of what they attend to are masked: the form that computes all is the faster one a pair.
-int64_t gather_from(int64_t top_k) { return top_k * 8 / 5; }
+// How much of what a row attends to it must see for computing only that to be faster than computing all: of scores and of values.
+int64_t select_scores_from(int64_t top_k) { return top_k * 7 / 5; }
+int64_t select_values_from(int64_t top_k) { return top_k * 9 / 4; }
 
 // Packed block: the cache's rows in BF16, latent and rope key, one after the other.
 int64_t row_width(const PromptShape& s) { return s.rank + s.rope; }
@@ -141,18 +142,23 @@ void pack_keys(const KvRows& kv, int64_t begin, int64_t end, std::byte* keys) {
   }
 }
 
-// Rows [begin, end) of the step's.
-PromptArgs rows_of(const PromptArgs& a, int64_t begin, int64_t end) {
-  PromptArgs part = a;
-  part.queries += static_cast<size_t>(begin) * query_bytes(a.shape);
-  part.rows = end - begin;
-  part.first_position += begin;
-  part.selected += begin;
-  part.best += begin;
-  part.total += begin;
-  part.out += begin * a.out_stride;
-  return part;
+}  // namespace
+
+void finish_scores(const PromptTile& t, int64_t i, const float* score, int64_t seen, const uint64_t* bits,
+                   int64_t width, BF16* prob) {
+  if (seen == 0) {
+    std::memset(static_cast<void*>(prob), 0, static_cast<size_t>(width) * sizeof(BF16));
+    return;
+  }
+  const PromptArgs& a = t.args;
+  const int64_t row = t.first + i;
+  const float shrink = softmax_row(score, seen, bits, width, a.scale, a.best[row], a.total[row], prob, 32);
+  float* out = a.out + row * a.out_stride;
+  for (int64_t d = 0; d < a.shape.value; d += 16)
+    _mm512_storeu_ps(out + d, _mm512_mul_ps(_mm512_loadu_ps(out + d), _mm512_set1_ps(shrink)));
 }
+
+namespace {
 
 void attend_rows(const PromptArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
@@ -163,10 +169,28 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
       a.total[i] = 0;
       std::fill_n(a.out + i * a.out_stride, a.shape.value, 0.0f);
     }
-  const int64_t gathered_from =
-      a.top_k == 0 ? a.rows : std::clamp<int64_t>(gather_from(a.top_k) - a.first_position, 0, a.rows);
-  if (gathered_from > 0) attend_masked(rows_of(a, 0, gathered_from), head, scratch);
-  if (gathered_from < a.rows) attend_gathered(rows_of(a, gathered_from, a.rows), head, scratch);
+  // Forms change with the position, so tiles end where they do.
+  const auto row_at = [&](int64_t position) {
+    return a.top_k == 0 ? a.rows : std::clamp<int64_t>(position - a.first_position, 0, a.rows);
+  };
+  const int64_t selected_scores = row_at(select_scores_from(a.top_k)),
+                selected_values = row_at(select_values_from(a.top_k));
+  const int64_t most = std::min(a.key_count, a.first_position + selected_scores - a.key_begin);
+  const uint32_t* turned = selected_scores > 0 && most > 0 ? turn_keys(head, round_up(most, kLanes), scratch) : nullptr;
+  BF16* prob = scratch.allocate<BF16>(static_cast<size_t>(kPromptRows * kPromptKeys));
+  for (int64_t i = 0, count = 0; i < a.rows; i += count) {
+    const bool all_scores = i < selected_scores, all_values = i < selected_values;
+    count = std::min((all_scores   ? selected_scores
+                      : all_values ? selected_values
+                                   : a.rows) -
+                         i,
+                     all_scores ? kPromptRows / 2 : kPromptRows);
+    const int64_t keys = std::min(a.key_count, a.first_position + i + count - a.key_begin);
+    if (keys <= 0) continue;
+    const PromptTile tile{a, head, i, count, keys, prob};
+    all_scores ? score_all(tile, turned, scratch) : score_selected(tile, scratch);
+    all_values ? add_all_values(tile) : add_selected_values(tile);
+  }
   if (!a.last) return;
   for (int64_t i = 0; i < a.rows; ++i) {
     float* out = a.out + i * a.out_stride;

@@ -14,23 +14,28 @@ namespace {
 // returns the factor for earlier sums.
 inline float softmax_row(const float* score, int64_t seen, const uint64_t* bits, int64_t width, float scale,
                          float& best, float& total, BF16* prob, int64_t stride) {
-  const auto mask_at = [&](int64_t k) -> __mmask16 {
-    return static_cast<__mmask16>(mask16(seen - k) & (bits ? bits[k / 64] >> k % 64 : ~uint64_t{0}));
+  // Which of the 32 scores from k on.
+  const auto wanted = [&](int64_t k) -> uint32_t {
+    return mask32(seen - k) & (bits ? static_cast<uint32_t>(bits[k / 64] >> k % 64) : ~uint32_t{0});
   };
+  const auto half = [](uint32_t mask, int i) { return static_cast<__mmask16>(mask >> (16 * i)); };
   const __m512 factor = _mm512_set1_ps(scale * kLog2E);
-  __m512 most = _mm512_set1_ps(best);
-  for (int64_t k = 0; k < seen; k += 16) {
-    most = _mm512_mask_max_ps(most, mask_at(k), _mm512_loadu_ps(score + k), most);
+  __m512 most[2] = {_mm512_set1_ps(best), _mm512_set1_ps(best)};
+  for (int64_t k = 0; k < seen; k += 32) {
+    const uint32_t mask = wanted(k);
+    for (int i = 0; i < 2; ++i)
+      most[i] = _mm512_mask_max_ps(most[i], half(mask, i), _mm512_loadu_ps(score + k + i * 16), most[i]);
   }
-  const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most));
+  const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(_mm512_max_ps(most[0], most[1])));
   const float shrink =
       _mm512_cvtss_f32(exp2_nonpositive(_mm512_mul_ps(_mm512_sub_ps(_mm512_set1_ps(best), top), factor)));
   __m512 sum = _mm512_setzero_ps();
   for (int64_t k = 0; k < width; k += 32) {
     __m512 p[2];
-    for (int64_t i = 0; i < 2; ++i) {
+    const uint32_t mask = wanted(k);
+    for (int i = 0; i < 2; ++i) {
       const __m512 x = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(score + k + i * 16), top), factor);
-      p[i] = _mm512_maskz_mov_ps(mask_at(k + i * 16), exp2_nonpositive(x));
+      p[i] = _mm512_maskz_mov_ps(half(mask, i), exp2_nonpositive(x));
       sum = _mm512_add_ps(sum, p[i]);
     }
     _mm512_storeu_si512(prob + k / 32 * stride, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(p[1], p[0])));

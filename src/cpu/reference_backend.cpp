@@ -14,6 +14,12 @@ Tensor ReferenceBackend::rms_norm(Tensor x, std::span<const float> gain) {
   return y;
 }
 
+Tensor ReferenceBackend::layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias) {
+  const Tensor y = make(x.rows(), x.cols());
+  ref::layer_norm(x, gain, bias, kLayerNormEps, y);
+  return y;
+}
+
 Tensor ReferenceBackend::linear(Tensor x, const MatrixView& w) {
   const Tensor y = make(x.rows(), w.rows);
   ref::linear(rounding_for(w), x, w, y);

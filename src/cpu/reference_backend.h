@@ -20,6 +20,7 @@ class ReferenceBackend : public BackendBase {
   size_t scratch_bytes() const { return arena_.reserved_bytes(); }
 
   Tensor rms_norm(Tensor x, std::span<const float> gain);
+  Tensor layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias);
   Tensor linear(Tensor x, const MatrixView& w);
   Tensor linear_exact(Tensor x, const MatrixView& w);
   void add(Tensor x, Tensor delta);
