@@ -1,6 +1,5 @@
 // The indexer half of the CPU backend: queries, scores, selection.
 #include <algorithm>
-#include <bit>
 #include <limits>
 
 #include "cpu/backend.h"
@@ -71,17 +70,9 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
   int64_t* found_count =
       parts > 1 ? arena_.allocate<int64_t>(static_cast<size_t>(tile_count * kQueryTile * parts)) : nullptr;
 
-  // In rising order, by way of a map of bits: cheaper than sorting when a row has thousands of keys.
-  const auto store = [&](int64_t t, std::span<const uint64_t> keys, Arena& scratch) {
-    const ArenaScope scope(scratch);
-    const int64_t words = position_[static_cast<size_t>(t)] / 64 + 1;
-    uint64_t* chosen = scratch.allocate<uint64_t>(static_cast<size_t>(words));
-    std::fill_n(chosen, words, 0);
-    for (uint64_t key : keys) chosen[candidate_index(key) / 64] |= uint64_t{1} << candidate_index(key) % 64;
-    int32_t* out = index + t * k;
-    for (int64_t w = 0; w < words; ++w)
-      for (uint64_t bits = chosen[w]; bits != 0; bits &= bits - 1)
-        *out++ = static_cast<int32_t>(64 * w + std::countr_zero(bits));
+  const auto store = [&](int64_t t, std::span<const uint64_t> keys) {
+    std::transform(keys.begin(), keys.end(), index + t * k,
+                   [](uint64_t key) { return static_cast<int32_t>(candidate_index(key)); });
   };
 
   pool_.parallel_for(tile_count * parts, 1, [&](int64_t begin, int64_t end, int worker) {
@@ -97,9 +88,10 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       float* score = scratch.allocate<float>(static_cast<size_t>(kQueryTile * kBlockTokens));
       const void* queries[kQueryTile];
       TopK* best = scratch.allocate<TopK>(static_cast<size_t>(kQueryTile));
+      uint64_t* pruning = scratch.allocate<uint64_t>(static_cast<size_t>(TopK::scratch(k)));
       for (int64_t i = 0; i < tile.rows; ++i) {
         queries[i] = packed + static_cast<size_t>(tile.first + i) * packed_bytes;
-        best[i] = TopK(kernels_, scratch.allocate<uint64_t>(static_cast<size_t>(capacity)), k);
+        best[i] = TopK(kernels_, scratch.allocate<uint64_t>(static_cast<size_t>(capacity)), pruning, k);
       }
       const int64_t last = std::min(blocks, (part + 1) * per_part);
       for (int64_t b = part * per_part; b < last; ++b) {
@@ -117,7 +109,7 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       for (int64_t i = 0; i < tile.rows; ++i) {
         const std::span<const uint64_t> keys = best[i].finish();
         if (parts == 1) {
-          store(tile.first + i, keys, scratch);
+          store(tile.first + i, keys);
           continue;
         }
         const int64_t slot = (task / parts * kQueryTile + i) * parts + part;
@@ -133,7 +125,7 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       for (int64_t tile = begin; tile < end; ++tile) {
         for (int64_t i = 0; i < tiles[tile].rows; ++i) {
           const ArenaScope scope(scratch);
-          uint64_t* merged = scratch.allocate<uint64_t>(static_cast<size_t>(2 * parts * k + 8));
+          uint64_t* merged = scratch.allocate<uint64_t>(static_cast<size_t>(3 * parts * k + 16));
           int64_t size = 0;
           for (int64_t part = 0; part < parts; ++part) {
             const int64_t slot = (tile * kQueryTile + i) * parts + part;
@@ -141,8 +133,8 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
             size += found_count[slot];
           }
           const int64_t kept = std::min(size, k);
-          kernels_.select_largest(merged, size, kept, merged + parts * k);
-          store(tiles[tile].first + i, {merged, static_cast<size_t>(kept)}, scratch);
+          kernels_.keep_largest(merged, size, kept, merged + parts * k);
+          store(tiles[tile].first + i, {merged, static_cast<size_t>(kept)});
         }
       }
     });

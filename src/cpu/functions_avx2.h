@@ -14,7 +14,7 @@ void attend(const AttendArgs& args, Arena& scratch);
 extern const PromptKernels kPromptKernels;
 void index_scores(const IndexScoreArgs& args, Arena& scratch);
 int64_t candidates(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out);
-uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
+uint64_t keep_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
 void silu_product(const float* gate, const float* up, int64_t count, float* y);
 
 }  // namespace fathom::cpu::avx2

@@ -14,7 +14,7 @@ size_t index_query_bytes(int64_t heads, int64_t dim);
 void pack_index_query(const E4M3* codes, const float* weights, int64_t heads, int64_t dim, void* packed);
 void index_scores(const IndexScoreArgs& args, Arena& scratch);
 int64_t candidates(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out);
-uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
+uint64_t keep_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
 void rms_norm(const float* x, const float* gain, int64_t d, float eps, float* y);
 void rope(RopePairs pairs, const float* cos, const float* sin, int64_t half, float* x);
 void index_query(const float* q, const float* w, int64_t heads, int64_t dim, E4M3* codes, float* weights);

@@ -164,9 +164,9 @@ struct Kernels {
   // Appends to `out` the candidate keys of scores [0, count) that beat the threshold; returns how many. May write up to
   // 7 keys more than it counts.
   int64_t (*candidates)(const float* score, int64_t count, int64_t first_index, uint64_t threshold, uint64_t* out);
-  // Moves the k largest of n unique keys (n ≥ k ≥ 1) to the front, in any order, and returns the least of them.
-  // scratch: n + 8 keys.
-  uint64_t (*select_largest)(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
+  // Moves the k largest of n unique keys (n ≥ k ≥ 1) to the front, in the order they are in, and returns the least of them.
+  // scratch: 2 n + 16 keys.
+  uint64_t (*keep_largest)(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch);
 
   // One row each.
   void (*rms_norm)(const float* x, const float* gain, int64_t d, float eps, float* y);

@@ -170,9 +170,12 @@ int64_t candidates(const float* score, int64_t count, int64_t first_index, uint6
   return size;
 }
 
-uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t*) {
-  std::nth_element(keys, keys + k - 1, keys + n, std::greater<>());
-  return keys[k - 1];
+uint64_t keep_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch) {
+  std::copy_n(keys, n, scratch);
+  std::nth_element(scratch, scratch + k - 1, scratch + n, std::greater<>());
+  const uint64_t least = scratch[k - 1];
+  std::remove_if(keys, keys + n, [least](uint64_t key) { return key < least; });
+  return least;
 }
 
 void rms_norm(const float* x, const float* gain, int64_t d, float eps, float* y) {
@@ -213,7 +216,7 @@ constexpr Kernels loops(Isa isa) {
       .pack_index_query = pack_index_query,
       .index_scores = index_scores,
       .candidates = candidates,
-      .select_largest = select_largest,
+      .keep_largest = keep_largest,
       .rms_norm = rms_norm,
       .rope = rope,
       .index_query = ref::index_query,

@@ -29,22 +29,29 @@ int64_t candidates(const float* score, int64_t count, int64_t first_index, uint6
   return size;
 }
 
-// The larger keys move to the front in place, the others through scratch.
-uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch) {
-  move_largest(keys, n, k, [&](int64_t begin, int64_t end, uint64_t pivot) {
+// The least to be kept is looked for in a copy: there the larger keys move to the front in place, the others through scratch.
+uint64_t keep_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch) {
+  uint64_t *copy = scratch, *others = scratch + n;
+  std::copy_n(keys, n, copy);
+  move_largest(copy, n, k, [&](int64_t begin, int64_t end, uint64_t pivot) {
     int64_t front = begin, rest = 0;
     for (int64_t i = begin; i < end; ++i) {  // no branch to mispredict
-      const uint64_t key = keys[i];
+      const uint64_t key = copy[i];
       const int64_t larger = key > pivot ? 1 : 0;
-      keys[front] = key;
-      scratch[rest] = key;
+      copy[front] = key;
+      others[rest] = key;
       front += larger;
       rest += 1 - larger;
     }
-    std::copy_n(scratch, rest, keys + front);
+    std::copy_n(others, rest, copy + front);
     return front;
   });
-  return *std::min_element(keys, keys + k);
+  const uint64_t least = *std::min_element(copy, copy + k);
+  for (int64_t i = 0, front = 0; i < n; ++i) {
+    keys[front] = keys[i];
+    front += keys[i] >= least ? 1 : 0;
+  }
+  return least;
 }
 
 void silu_product(const float* gate, const float* up, int64_t count, float* y) {

@@ -55,6 +55,8 @@ float quantize_pow2(const float* x, int64_t count, E4M3* codes) {
   return scale;
 }
 
+__mmask8 mask8(int64_t count) { return static_cast<__mmask8>(count >= 8 ? 0xff : (1u << count) - 1); }
+
 bool fits(int64_t dim) { return dim % 16 == 0 && dim <= kMaxIndexDim; }
 
 }  // namespace
@@ -168,31 +170,43 @@ int64_t candidates(const float* score, int64_t count, int64_t first_index, uint6
   return size;
 }
 
-// Eight keys at a time: the larger move to the front in place, the others through scratch.
-uint64_t select_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch) {
-  move_largest(keys, n, k, [&](int64_t begin, int64_t end, uint64_t pivot) {
+// Eight keys at a time. The least to be kept is looked for in a copy: there the larger keys move to the front in place, the others
+// through scratch.
+uint64_t keep_largest(uint64_t* keys, int64_t n, int64_t k, uint64_t* scratch) {
+  uint64_t *copy = scratch, *smaller = scratch + n + 8;
+  std::copy_n(keys, n, copy);
+  move_largest(copy, n, k, [&](int64_t begin, int64_t end, uint64_t pivot) {
     const __m512i p = _mm512_set1_epi64(static_cast<int64_t>(pivot));
     int64_t front = begin, rest = 0;
     for (int64_t i = begin; i < end; i += 8) {
-      const __mmask8 in = static_cast<__mmask8>(end - i >= 8 ? 0xff : (1u << (end - i)) - 1);
-      const __m512i v = _mm512_maskz_loadu_epi64(in, keys + i);
+      const __mmask8 in = mask8(end - i);
+      const __m512i v = _mm512_maskz_loadu_epi64(in, copy + i);
       const __mmask8 larger = _mm512_mask_cmpgt_epu64_mask(in, v, p);
       const __mmask8 others = static_cast<__mmask8>(in & ~larger);
       // Never past what is read: front ≤ i, and lanes beyond `in` are not written.
-      _mm512_mask_storeu_epi64(keys + front, in, _mm512_maskz_compress_epi64(larger, v));
-      _mm512_storeu_si512(scratch + rest, _mm512_maskz_compress_epi64(others, v));
+      _mm512_mask_storeu_epi64(copy + front, in, _mm512_maskz_compress_epi64(larger, v));
+      _mm512_storeu_si512(smaller + rest, _mm512_maskz_compress_epi64(others, v));
       front += __builtin_popcount(larger);
       rest += __builtin_popcount(others);
     }
-    std::copy_n(scratch, rest, keys + front);
+    std::copy_n(smaller, rest, copy + front);
     return front;
   });
-  __m512i least = _mm512_set1_epi64(-1);
+  __m512i least_lanes = _mm512_set1_epi64(-1);
   for (int64_t i = 0; i < k; i += 8) {
-    const __mmask8 in = static_cast<__mmask8>(k - i >= 8 ? 0xff : (1u << (k - i)) - 1);
-    least = _mm512_mask_min_epu64(least, in, least, _mm512_maskz_loadu_epi64(in, keys + i));
+    const __mmask8 in = mask8(k - i);
+    least_lanes = _mm512_mask_min_epu64(least_lanes, in, least_lanes, _mm512_maskz_loadu_epi64(in, copy + i));
   }
-  return _mm512_reduce_min_epu64(least);
+  const uint64_t least = _mm512_reduce_min_epu64(least_lanes);
+  const __m512i bound = _mm512_set1_epi64(static_cast<int64_t>(least));
+  for (int64_t i = 0, front = 0; i < n; i += 8) {
+    const __mmask8 in = mask8(n - i);
+    const __m512i v = _mm512_maskz_loadu_epi64(in, keys + i);
+    const __mmask8 kept = _mm512_mask_cmpge_epu64_mask(in, v, bound);
+    _mm512_mask_storeu_epi64(keys + front, in, _mm512_maskz_compress_epi64(kept, v));  // front ≤ i, as above
+    front += __builtin_popcount(kept);
+  }
+  return least;
 }
 
 }  // namespace fathom::cpu::avx512

@@ -260,9 +260,10 @@ class KernelBench {
     if (const std::string title = "top_k 2048 of 131072, one thread"; wanted(title)) {
       begin(0, 1, false);
       const Tensor scores = input(1, kContext);
-      std::vector<uint64_t> memory(static_cast<size_t>(cpu::TopK::capacity(kTopK)));
+      std::vector<uint64_t> memory(static_cast<size_t>(cpu::TopK::capacity(kTopK))),
+          scratch(static_cast<size_t>(cpu::TopK::scratch(kTopK)));
       measure(title, 0, 0, [&](int64_t) {
-        cpu::TopK best(cpu::kernels_for(settings_.isa), memory.data(), kTopK);
+        cpu::TopK best(cpu::kernels_for(settings_.isa), memory.data(), scratch.data(), kTopK);
         for (int64_t s = 0; s < kContext; s += kBlockTokens) best.push(scores.data + s, kBlockTokens, s);
         best.finish();
       });

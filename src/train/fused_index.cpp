@@ -4,9 +4,9 @@
 #include <cstring>
 
 #include "base/check.h"
-#include "train/largest.h"
 #include "ops/indexer.h"
 #include "train/key_blocks.h"
+#include "train/largest.h"
 
 namespace fathom::train {
 
@@ -64,7 +64,7 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
     const int64_t width = block.panels * kPanel, rows = block.tokens * a.heads;
     float* scores = take<float>(scratch, block.tokens * width);
     float* products = take<float>(scratch, rows * kPanel);
-    uint64_t* memory = take<uint64_t>(scratch, cpu::TopK::capacity(top_k));
+    uint64_t* memory = take<uint64_t>(scratch, memory_of_largest(top_k));
     uint64_t* chosen =
         take<uint64_t>(scratch, block.panels);  // a bit for each visible row: read in order, they are sorted
     const auto visible = [&](int64_t t) { return t - a.keys.begin[t] + 1; };
@@ -163,7 +163,7 @@ float index_loss(Workspace& ws, const IndexLossArgs& a, float* recall, float* dq
         for (int64_t panel = 0; panel < block.panels; ++panel) count += std::popcount(block.mask[panel * tokens + t]);
         std::span<const uint64_t> best;
         if (count > a.top_k)
-          best = largest(scores + t * width, width, a.top_k, take<uint64_t>(scratch, cpu::TopK::capacity(a.top_k)));
+          best = largest(scores + t * width, width, a.top_k, take<uint64_t>(scratch, memory_of_largest(a.top_k)));
         kl[static_cast<size_t>(block.token + t)] =
             kernels.index_softmax(scores + t * width, p + t * width, width, a.row_weight[block.token + t]);
         float found = 0;

@@ -264,7 +264,7 @@ float index_loss_selected(Workspace& ws, const IndexLossArgs& a, float* recall, 
       std::fill(scores + keys.count, scores + width, -INFINITY);
       std::span<const uint64_t> best;
       if (keys.count > a.top_k)
-        best = largest(scores, keys.count, a.top_k, take<uint64_t>(scratch, cpu::TopK::capacity(a.top_k)));
+        best = largest(scores, keys.count, a.top_k, take<uint64_t>(scratch, memory_of_largest(a.top_k)));
       kl[t] = kernels.index_softmax(scores, p, width, a.row_weight[t]);
       float found = 0;
       for (uint64_t key : best) found += p[candidate_index(key)];

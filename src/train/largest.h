@@ -16,9 +16,10 @@ inline const cpu::Kernels& selection_kernels() {
   return kernels;
 }
 
-// The `k` largest of scores (count), in no order, equal ones at the lower position. memory: TopK::capacity(k).
+// The `k` largest of scores (count), by rising position, equal ones at the lower position. memory: memory_of_largest(k).
+inline int64_t memory_of_largest(int64_t k) { return cpu::TopK::capacity(k) + cpu::TopK::scratch(k); }
 inline std::span<const uint64_t> largest(const float* scores, int64_t count, int64_t k, uint64_t* memory) {
-  cpu::TopK best(selection_kernels(), memory, k);
+  cpu::TopK best(selection_kernels(), memory, memory + cpu::TopK::capacity(k), k);
   for (int64_t i = 0; i < count; i += kPanel) best.push(scores + i, std::min(kPanel, count - i), i);
   return best.finish();
 }
