@@ -180,11 +180,8 @@ void attend_rows(const PromptArgs& a, Arena& scratch) {
   BF16* prob = scratch.allocate<BF16>(static_cast<size_t>(kPromptRows * kPromptKeys));
   for (int64_t i = 0, count = 0; i < a.rows; i += count) {
     const bool all_scores = i < selected_scores, all_values = i < selected_values;
-    count = std::min((all_scores   ? selected_scores
-                      : all_values ? selected_values
-                                   : a.rows) -
-                         i,
-                     all_scores ? kPromptRows / 2 : kPromptRows);
+    const int64_t end = all_scores ? selected_scores : all_values ? selected_values : a.rows;
+    count = std::min(end - i, all_scores ? kPromptRows / 2 : kPromptRows);
     const int64_t keys = std::min(a.key_count, a.first_position + i + count - a.key_begin);
     if (keys <= 0) continue;
     const PromptTile tile{a, head, i, count, keys, prob};

@@ -18,10 +18,12 @@ struct PromptTile {
   const PromptArgs& args;
   const PromptHead& head;
   int64_t first, count, keys;
-  BF16*
-      prob;  // (count, kPromptKeys): at their keys' places, zeros up to a multiple of 64 keys for what is not attended to
+  // Probabilities (count, kPromptKeys) at their keys' places, zeros up to a multiple of 64 keys for what is not attended to.
+  BF16* prob;
 };
-inline constexpr int64_t kPromptRows = 96;  // most rows of a tile
+// Most rows of a tile: with their scores and the block's keys and values 0.7 MB of L2. Half as many where all scores are computed, to
+// which the keys turned belong.
+inline constexpr int64_t kPromptRows = 96;
 
 // K -> words [pair of dims][512 keys], of the first `keys`, a multiple of 64.
 const uint32_t* turn_keys(const PromptHead& head, int64_t keys, Arena& scratch);

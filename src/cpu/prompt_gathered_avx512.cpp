@@ -99,9 +99,9 @@ void score_selected(const PromptTile& t, Arena& scratch) {
       done[i] += score_of(query_row(t.args, t.first + i), head.k + span * kSpan * head.k_stride, head.k_stride,
                           registers, bits_of(t, i, span), pairs, score + i * kScores + done[i]);
   for (int64_t i = 0; i < t.count; ++i) {
-    // Probabilities take the place of their scores.
-    const BF16* close = reinterpret_cast<const BF16*>(score + i * kScores);
-    finish_scores(t, i, score + i * kScores, done[i], nullptr, round_up(done[i], 32), const_cast<BF16*>(close));
+    float* const row = score + i * kScores;
+    BF16* close = reinterpret_cast<BF16*>(row);  // probabilities take the place of their scores
+    finish_scores(t, i, row, done[i], nullptr, round_up(done[i], 32), close);
     for (int64_t span = 0; span < spans; ++span) {
       const uint64_t bits = bits_of(t, i, span);
       spread(bits, close, t.prob + i * kPromptKeys + span * kSpan);
