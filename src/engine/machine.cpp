@@ -92,7 +92,7 @@ void MachineProbe::probe_stream(MachineLimits& limits) {
   // One sequential stream a core leaves a third of the bandwidth unused where the processor prefetches little: eight, fetched
   // 256 bytes ahead, as kernels that read many rows side by side.
   constexpr int64_t kStreams = 8, kLine = 8, kAhead = 32;
-  constexpr int kPasses = 15;
+  constexpr int kPasses = 5;  // between repetitions, too: few, so that both are of one moment
   const uint64_t* words = buffer_.as<uint64_t>();
   const int64_t count = static_cast<int64_t>(buffer_.size_bytes() / sizeof(uint64_t));
   std::atomic<uint64_t> total{0};
