@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-
-
 namespace fathom::cpu {
 
 void BackendBase::begin_rows(const Step& step) {

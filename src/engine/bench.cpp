@@ -54,12 +54,13 @@ class Bench {
     FATHOM_RETURN_IF_ERROR(fill(s_.depths.front()));
     const MachineLimits before = probe();
     for (const int64_t depth : s_.depths) FATHOM_RETURN_IF_ERROR(measure(depth));
+    const uint64_t resident = peak_resident_bytes();
     std::vector<BenchReport> reports;
     for (Variant& v : variants_) {
       v.report.limits_before = before;
       v.report.limits_after = limits_;
       v.report.scratch_bytes = v.runner->scratch_bytes();
-      v.report.peak_resident_bytes = peak_resident_bytes() - std::min(peak_resident_bytes(), probe_->memory_bytes());
+      v.report.peak_resident_bytes = resident - std::min(resident, probe_->memory_bytes());
       reports.push_back(std::move(v.report));
     }
     return reports;

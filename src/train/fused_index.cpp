@@ -65,8 +65,6 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
     float* scores = take<float>(scratch, block.tokens * width);
     float* products = take<float>(scratch, rows * kPanel);
     uint64_t* memory = take<uint64_t>(scratch, memory_of_largest(top_k));
-    uint64_t* chosen =
-        take<uint64_t>(scratch, block.panels);  // a bit for each visible row: read in order, they are sorted
     const auto visible = [&](int64_t t) { return t - a.keys.begin[t] + 1; };
     const bool choose = [&] {
       for (int64_t t = block.token; t < block.token + block.tokens; ++t)
@@ -84,17 +82,13 @@ void index_select(Workspace& ws, const IndexArgs& a, int64_t top_k, int32_t* sel
     for (int64_t i = 0; i < block.tokens; ++i) {
       const int64_t t = block.token + i, begin = a.keys.begin[t];
       int32_t* to = selected + t * top_k;
-      int64_t count = std::min(top_k, visible(t));
+      const int64_t count = std::min(top_k, visible(t));
       if (visible(t) <= top_k) {
         for (int64_t j = 0; j < count; ++j) to[j] = static_cast<int32_t>(begin + j);
       } else {
         const auto best = largest(scores + i * width + (begin - block.first_key), visible(t), top_k, memory);
-        count = 0;
-        std::memset(chosen, 0, sizeof(uint64_t) * static_cast<size_t>(block.panels));
-        for (uint64_t key : best) chosen[candidate_index(key) / 64] |= uint64_t{1} << candidate_index(key) % 64;
-        for (int64_t word = 0; word < block.panels; ++word)
-          for (uint64_t rest = chosen[word]; rest; rest &= rest - 1)
-            to[count++] = static_cast<int32_t>(begin + word * 64 + std::countr_zero(rest));
+        std::transform(best.begin(), best.end(), to,
+                       [&](uint64_t key) { return static_cast<int32_t>(begin + candidate_index(key)); });
       }
       std::fill(to + count, to + top_k, -1);
     }
