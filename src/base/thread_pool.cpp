@@ -9,6 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#include "base/check.h"
+
 namespace fathom {
 
 namespace {
@@ -49,6 +51,7 @@ void pin_to(int core) {
 ThreadPool::ThreadPool(int threads) {
   const std::vector<int> cores = available_cores();
   if (threads <= 0) threads = static_cast<int>(cores.size());
+  shares_ = std::vector<Share>(static_cast<size_t>(threads));
   workers_.reserve(static_cast<size_t>(threads - 1));
   // Only as many threads as cores have a core each. The caller's thread is not ours to pin: it gets the first core by being
   // left the only one without a worker.
@@ -79,7 +82,13 @@ void ThreadPool::run(int64_t count, int64_t grain, Piece piece, void* context) {
   context_ = context;
   count_ = count;
   grain_ = std::max<int64_t>(grain, 1);
-  next_.store(0, std::memory_order_relaxed);
+  const uint64_t pieces = static_cast<uint64_t>((count - 1) / grain_) + 1, threads = shares_.size();
+  FATHOM_CHECK(pieces < uint64_t{1} << 32, "{} pieces of {}", pieces, grain_);
+  for (uint64_t i = 0, begin = 0; i < threads; ++i) {
+    const uint64_t end = pieces * (i + 1) / threads;
+    shares_[i].left.store(end << 32 | begin, std::memory_order_relaxed);
+    begin = end;
+  }
   running_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_seq_cst);
   if (sleeping_.load(std::memory_order_seq_cst) > 0) {
@@ -91,12 +100,24 @@ void ThreadPool::run(int64_t count, int64_t grain, Piece piece, void* context) {
     spins < kSpins ? pause() : std::this_thread::yield();  // yield: the worker may be waiting for this very core
 }
 
+void ThreadPool::run_piece(uint64_t index, int worker) {
+  const int64_t begin = static_cast<int64_t>(index) * grain_;
+  piece_(context_, begin, std::min(begin + grain_, count_), worker);
+}
+
 void ThreadPool::work(int worker) {
-  while (true) {
-    const int64_t begin = next_.fetch_add(grain_, std::memory_order_relaxed);
-    if (begin >= count_) return;
-    piece_(context_, begin, std::min(begin + grain_, count_), worker);
-  }
+  constexpr uint64_t kEnd = uint64_t{1} << 32;
+  const auto take = [](Share& share, uint64_t change, auto&& run) {
+    for (uint64_t left = share.left.load(std::memory_order_relaxed); left % kEnd < left / kEnd;)
+      if (share.left.compare_exchange_weak(left, left + change, std::memory_order_relaxed)) {
+        run(left);
+        left = share.left.load(std::memory_order_relaxed);
+      }
+  };
+  const size_t own = static_cast<size_t>(worker);
+  take(shares_[own], 1, [&](uint64_t left) { run_piece(left % kEnd, worker); });
+  for (size_t i = 1; i < shares_.size(); ++i)
+    take(shares_[(own + i) % shares_.size()], -kEnd, [&](uint64_t left) { run_piece(left / kEnd - 1, worker); });
 }
 
 void ThreadPool::worker_loop(int worker) {

@@ -1,7 +1,7 @@
 // Sparse MLA for one query in AVX-512 BF16, online softmax over blocks of 128 gathered rows.
-//   scores  lanes are heads: a key's pair of dims is broadcast in place against Q packed [pair][head]
+//   scores  lanes are heads, two to each: a key's two pairs of dims are broadcast in place against Q packed [two pairs][head]
 //   values  lanes are latent dims: rows are interleaved by pairs once per block, probabilities broadcast
-// Each score is one chain over the dims and each output one chain over the keys, whatever the tile shapes: a head's
+// Each score is two chains over the dims and each output one chain over the keys, whatever the tile shapes: a head's
 // result does not depend on which heads are computed with it.
 #include <algorithm>
 #include <cmath>
@@ -16,7 +16,7 @@ namespace fathom::cpu::avx512 {
 namespace {
 
 constexpr int64_t kKeyBlock = 128;   // scores, probabilities and values of 128 heads: 450 KB of L2
-constexpr int kKeyTile = 8;          // most keys of a tile: 6 × 4, 8 × 2 or 8 × 1 registers of heads
+constexpr int kKeyTile = 8;          // most keys of a tile: 6 × 4 or 8 × 2 registers of 8 heads
 constexpr int64_t kRowsAhead = 192;  // at most so many rows before a row is multiplied it is asked for
 constexpr int64_t kFirstRows = 24;   // asked for before anything else
 constexpr int kHeadTile = 6;         // × 4 registers of latent dims
@@ -59,18 +59,61 @@ class RowsAhead {
   const char* at_ = nullptr;
 };
 
-// score[key][head] of K keys and NV·16 heads: as many chains as hide the latency of the products, where registers allow, and no
-// more keys than there are registers for their addresses.
+// A register of the packed query holds two pairs of 8 heads, so that one broadcast of a key's two pairs serves two registers: for 16
+// heads, heads 0 1 4 5 8 9 12 13 at row 2t of the words and 2 3 6 7 10 11 14 15 at row 2t + 1.
+void interleave_pairs(uint32_t* query, int64_t heads, int64_t pairs) {
+  if (pairs % 2) std::memset(query + pairs * heads, 0, static_cast<size_t>(heads) * sizeof *query);
+  for (int64_t p = 0; p < pairs; p += 2)
+    for (int64_t h = 0; h < heads; h += 16) {
+      uint32_t *first = query + p * heads + h, *second = first + heads;
+      const __m512i a = _mm512_loadu_si512(first), b = _mm512_loadu_si512(second);
+      _mm512_storeu_si512(first, _mm512_unpacklo_epi32(a, b));
+      _mm512_storeu_si512(second, _mm512_unpackhi_epi32(a, b));
+    }
+}
+
+// score[key][head] of K keys and NV·16 heads. Each is the sum of two chains: over a key's even pairs and over its odd ones.
 template <int K, int NV>
 inline __attribute__((always_inline)) void score_tile(const uint32_t* query, int64_t heads, const uint32_t* const* key,
                                                       int64_t pairs, int64_t count, RowsAhead& ahead, float* score) {
-  __m512 acc[K][NV];
-  pair_products(query, heads, key, pairs, acc, [&] { ahead.line(); });
+  __m512 acc[K][2 * NV];
+  const uint32_t* row[K];
+#pragma GCC unroll 12
+  for (int i = 0; i < K; ++i) {
+    row[i] = key[i];
+#pragma GCC unroll 8
+    for (int j = 0; j < 2 * NV; ++j) acc[i][j] = _mm512_setzero_ps();
+  }
+  const auto add = [&](int64_t p, auto&& two_pairs) __attribute__((always_inline)) {
+    __m512i q[2 * NV];
+#pragma GCC unroll 8
+    for (int j = 0; j < 2 * NV; ++j) q[j] = _mm512_loadu_si512(query + (p + j % 2) * heads + 16 * (j / 2));
+#pragma GCC unroll 12
+    for (int i = 0; i < K; ++i) {
+      const __m512i k = _mm512_set1_epi64(two_pairs(row[i] + p));
+#pragma GCC unroll 8
+      for (int j = 0; j < 2 * NV; ++j) acc[i][j] = dp(acc[i][j], k, q[j]);
+    }
+  };
+#pragma GCC unroll 1
+  for (int64_t p = 0; p + 2 <= pairs; p += 2) {
+    ahead.line();
+    add(p, [](const uint32_t* at) {
+      int64_t words;
+      std::memcpy(&words, at, sizeof words);
+      return words;
+    });
+  }
+  if (pairs % 2) add(pairs - 1, [](const uint32_t* at) { return int64_t{*at}; });
 #pragma GCC unroll 12
   for (int i = 0; i < K; ++i)
     if (i < count)
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) _mm512_storeu_ps(score + i * heads + 16 * j, acc[i][j]);
+      for (int j = 0; j < NV; ++j) {
+        const __m512 a = acc[i][2 * j], b = acc[i][2 * j + 1];
+        _mm512_storeu_ps(score + i * heads + 16 * j,
+                         _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)));
+      }
 }
 
 template <int K, int NV>
@@ -84,8 +127,7 @@ void score_keys(const uint32_t* query, int64_t heads, const Block& block, int64_
 
 void scores(const uint32_t* query, int64_t heads, const Block& block, int64_t pairs, RowsAhead& ahead, float* score) {
   int64_t h = 0;
-  for (; h + 64 <= heads; h += 64) score_keys<6, 4>(query + h, heads, block, pairs, ahead, score + h);
-  for (; h + 32 <= heads; h += 32) score_keys<8, 2>(query + h, heads, block, pairs, ahead, score + h);
+  for (; h + 32 <= heads; h += 32) score_keys<6, 2>(query + h, heads, block, pairs, ahead, score + h);
   for (; h < heads; h += 16) score_keys<8, 1>(query + h, heads, block, pairs, ahead, score + h);
 }
 
@@ -210,7 +252,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   const int64_t heads = (a.heads + 15) / 16 * 16, groups = (rank + 31) / 32, width = groups * 32;
   const auto floats = [&](int64_t n) { return scratch.allocate<float>(static_cast<size_t>(n)); };
   const auto words = [&](int64_t n) { return scratch.allocate<uint32_t>(static_cast<size_t>(n)); };
-  uint32_t* query = words(pairs * heads);
+  uint32_t* query = words((pairs + pairs % 2) * heads);
   float* score = floats(kKeyBlock * heads);
   uint32_t* prob = words(kKeyBlock / 2 * heads);
   uint32_t* values = words(kKeyBlock / 2 * width);
@@ -224,6 +266,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   for (int64_t i = 0; i < kFirstRows * layout.latent_row_bytes(); i += 64) ahead.line();
   pack_query(a.q_latent, a.q_latent_stride, a.heads, heads, rank, query);
   pack_query(a.q_rope, a.q_rope_stride, a.heads, heads, layout.rope_dim, query + rank / 2 * heads);
+  interleave_pairs(query, heads, pairs);
   std::memset(sum, 0, static_cast<size_t>(heads * width) * sizeof(float));
   std::fill_n(best, heads, -std::numeric_limits<float>::max());  // finite: −inf − −inf would be NaN
   std::fill_n(total, heads, 0.0f);

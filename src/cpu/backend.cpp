@@ -75,9 +75,15 @@ PackedRows Backend::make_packed(RowFormat format, int64_t rows, int64_t k, Arena
   return packed;
 }
 
-int64_t Backend::rows_per_task(int64_t rows, int64_t input_rows) const {
+// Weight rows of `row_bytes` each that are one task.
+int64_t Backend::rows_per_task(int64_t rows, int64_t row_bytes, int64_t input_rows) const {
+  // One or two input rows: reading is all. A thread's tasks follow each other in memory; small ones, so that all threads end together.
+  if (input_rows <= 2) {
+    constexpr int64_t kBytes = 65536, kRows = 32;
+    return std::max<int64_t>(1, kBytes / (kRows * row_bytes)) * kRows;
+  }
   constexpr int64_t kMost = 256;  // an expanded panel must stay in L2
-  // With few input rows, reading is all: long stretches of memory for each thread. Otherwise pieces to share out evenly.
+  // With few, each begins by asking for its rows: long stretches of memory. Otherwise pieces to share out evenly.
   const bool few = input_rows <= 32;
   const int64_t least = few ? 32 : kernels_.gemm_rows;
   const int64_t share = (rows + (few ? 2 : 4) * pool_.threads() - 1) / ((few ? 2 : 4) * pool_.threads());
@@ -92,11 +98,11 @@ Tensor Backend::product(Tensor x, const MatrixView& w, InputRounding rounding) {
   pool_.parallel_for(x.rows(), kPackGroup, [&](int64_t begin, int64_t end, int) {
     kernels_.pack(packed, rounding, {x.data, x.stride[0], nullptr}, begin, end);
   });
-  const int64_t per_task = rows_per_task(w.rows, x.rows()), tasks = (w.rows + per_task - 1) / per_task;
+  const int64_t per_task = rows_per_task(w.rows, w.row_bytes(), x.rows()), tasks = (w.rows + per_task - 1) / per_task;
   pool_.parallel_for(tasks, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t n = task * per_task;
-      kernels_.gemm({packed, w, n, std::min(per_task, w.rows - n), y.data + n, y.stride[0]},
+      const int64_t n = task * per_task, count = std::min(per_task, w.rows - n);
+      kernels_.gemm({packed, w, n, count, y.data + n, y.stride[0], n + count < w.rows ? w.row(n + count) : nullptr},
                     worker_arenas_[static_cast<size_t>(worker)]);
     }
   });

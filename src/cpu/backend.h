@@ -23,10 +23,10 @@ class Backend : public BackendBase {
 
   Tensor rms_norm(Tensor x, std::span<const float> gain);  // (T,D) -> (T,D)
   Tensor layer_norm(Tensor x, std::span<const float> gain, std::span<const float> bias);
-  Tensor linear(Tensor x, const MatrixView& w);            // (T,K) -> (T,N)
-  Tensor linear_exact(Tensor x, const MatrixView& w);      // input not rounded
-  void add(Tensor x, Tensor delta);                        // x += delta
-  void rope(Tensor x, RopePairs pairs);                    // (T,H,Dr) in place
+  Tensor linear(Tensor x, const MatrixView& w);        // (T,K) -> (T,N)
+  Tensor linear_exact(Tensor x, const MatrixView& w);  // input not rounded
+  void add(Tensor x, Tensor delta);                    // x += delta
+  void rope(Tensor x, RopePairs pairs);                // (T,H,Dr) in place
 
   void append_latent(int64_t layer, Tensor latent, Tensor rope_key);  // (T,R) (T,Dr) -> cache
   void append_index_key(int64_t layer, Tensor key);                   // (T,D) -> cache
@@ -55,7 +55,7 @@ class Backend : public BackendBase {
   PackedRows make_packed(RowFormat format, int64_t rows, int64_t k, Arena& arena) const;
   Tensor product(Tensor x, const MatrixView& w, InputRounding rounding);
   // Weight rows per task: whole tiles, so many that each thread has several tasks to take.
-  int64_t rows_per_task(int64_t rows, int64_t input_rows) const;
+  int64_t rows_per_task(int64_t rows, int64_t row_bytes, int64_t input_rows) const;
   void trace_selection(int64_t layer, std::byte* packed, size_t packed_bytes, const IndexQuery& query, int32_t* index,
                        int32_t* count);
   void trace_attention(int64_t layer, Tensor q_nope, Tensor q_rope, const MatrixView& kv_b, int64_t v_head_dim,

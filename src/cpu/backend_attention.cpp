@@ -182,12 +182,11 @@ Tensor Backend::absorb(Tensor q_nope, const MatrixView& kv_b, int64_t v_head_dim
   const Timed time = timed(Operation::kAbsorb);
   const int64_t rows = q_nope.rows(), heads = q_nope.dim[1], nope = q_nope.dim[2], rank = kv_b.cols;
   const Tensor y = make(rows, heads * rank).split_heads(heads);
-  // Several heads in a row for a thread, so that the next one's weights can be on their way.
-  const int64_t grain = std::max<int64_t>(1, heads / (4 * pool_.threads()));
-  pool_.parallel_for(heads, grain, [&](int64_t begin, int64_t end, int worker) {
+  pool_.parallel_for(heads, 1, [&](int64_t begin, int64_t end, int worker) {
     for (int64_t h = begin; h < end; ++h) {
-      const int64_t row = h * (nope + v_head_dim), next_row = h + 1 < end ? row + nope + v_head_dim : -1;
-      kernels_.absorb({q_nope.at(0, h), q_nope.stride[0], rows, nope, kv_b, row, y.at(0, h), y.stride[0], next_row},
+      const int64_t row = h * (nope + v_head_dim);
+      const std::byte* next = h + 1 < heads ? kv_b.row(row + nope + v_head_dim) : nullptr;
+      kernels_.absorb({q_nope.at(0, h), q_nope.stride[0], rows, nope, kv_b, row, y.at(0, h), y.stride[0], next},
                       worker_arenas_[static_cast<size_t>(worker)]);
     }
   });
@@ -302,9 +301,9 @@ void Backend::project_values_into(Tensor o_latent, const MatrixView& kv_b, int64
       const ArenaScope scope(scratch);
       const PackedRows packed = make_packed(kernels_.row_format(rounding, kv_b.dtype), rows, rank, scratch);
       kernels_.pack(packed, rounding, {o_latent.at(0, h), o_latent.stride[0], nullptr}, 0, rows);
-      kernels_.gemm(
-          {packed, kv_b, h * (nope_dim + v_head_dim) + nope_dim, v_head_dim, y.data + h * v_head_dim, y.stride[0]},
-          scratch);
+      const int64_t row = h * (nope_dim + v_head_dim) + nope_dim;
+      const std::byte* next = h + 1 < heads ? kv_b.row(row + nope_dim + v_head_dim) : nullptr;
+      kernels_.gemm({packed, kv_b, row, v_head_dim, y.data + h * v_head_dim, y.stride[0], next}, scratch);
     }
   });
 }

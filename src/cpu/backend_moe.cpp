@@ -58,13 +58,14 @@ Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
   const int64_t rows = x.rows(), width = x.cols(), group_count = static_cast<int64_t>(groups.size());
   const Tensor y = make(rows, width);
   const ArenaScope temporaries(arena_);
-  int64_t inner_rows = 0, inner_width = 0, most_rows = 0;
+  int64_t inner_rows = 0, inner_width = 0, most_rows = 0, out_row_bytes = 0;
   for (const ExpertGroup& g : groups) {
     FATHOM_CHECK(g.weights->gate.dtype == g.weights->up.dtype, "gate is {}, up is {}",
                  dtype_name(g.weights->gate.dtype), dtype_name(g.weights->up.dtype));
     inner_rows += g.count;
     inner_width = std::max(inner_width, g.weights->gate.rows);
     most_rows = std::max(most_rows, g.count);
+    out_row_bytes += g.weights->down.row_bytes();
   }
 
   // Which group and rows the i-th stretch of 16 rows is.
@@ -95,8 +96,13 @@ Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
     }
   });
 
-  const int64_t inner_task = rows_per_task(inner_width, most_rows),
+  const int64_t inner_task = rows_per_task(inner_width, groups[0].weights->gate.row_bytes(), most_rows),
                 panels = (inner_width + inner_task - 1) / inner_task;
+  // Where a task's weights begin.
+  const auto next_gate = [&](int64_t task) -> const std::byte* {
+    if (task == group_count * panels) return nullptr;
+    return groups[static_cast<size_t>(task / panels)].weights->gate.row(task % panels * inner_task);
+  };
   pool_.parallel_for(group_count * panels, 1, [&](int64_t begin, int64_t end, int worker) {
     Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
     for (int64_t task = begin; task < end; ++task) {
@@ -106,8 +112,9 @@ Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
       const ArenaScope scope(scratch);
       float* gate = scratch.allocate<float>(static_cast<size_t>(g.count * count));
       float* up = scratch.allocate<float>(static_cast<size_t>(g.count * count));
-      kernels_.gemm({inputs[task / panels], g.weights->gate, n, count, gate, count}, scratch);
-      kernels_.gemm({inputs[task / panels], g.weights->up, n, count, up, count}, scratch);
+      const std::byte* next = next_gate(task + 1);
+      kernels_.gemm({inputs[task / panels], g.weights->gate, n, count, gate, count, g.weights->up.row(n)}, scratch);
+      kernels_.gemm({inputs[task / panels], g.weights->up, n, count, up, count, next}, scratch);
       for (int64_t i = 0; i < g.count; ++i)
         kernels_.silu_product(gate + i * count, up + i * count, count, h.row(g.first + i) + n);
     }
@@ -122,7 +129,7 @@ Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
     }
   });
 
-  const int64_t out_task = rows_per_task(width, most_rows);
+  const int64_t out_task = rows_per_task(width, out_row_bytes, most_rows);
   pool_.parallel_for((width + out_task - 1) / out_task, 1, [&](int64_t begin, int64_t end, int worker) {
     Arena& scratch = worker_arenas_[static_cast<size_t>(worker)];
     for (int64_t task = begin; task < end; ++task) {
@@ -132,7 +139,10 @@ Tensor Backend::run_groups(Tensor x, std::span<const ExpertGroup> groups) {
       for (int64_t t = 0; t < rows; ++t) std::fill_n(y.row(t) + n, count, 0.0f);
       for (size_t i = 0; i < groups.size(); ++i) {
         const ExpertGroup& g = groups[i];
-        kernels_.gemm({inner_inputs[i], g.weights->down, n, count, out, count}, scratch);
+        const std::byte* next = i + 1 < groups.size() ? groups[i + 1].weights->down.row(n)
+                                : n + count < width   ? groups[0].weights->down.row(n + count)
+                                                      : nullptr;
+        kernels_.gemm({inner_inputs[i], g.weights->down, n, count, out, count, next}, scratch);
         for (int64_t r = 0; r < g.count; ++r)
           kernels_.add_weighted(g.row_weight ? g.row_weight[r] : 1.0f, out + r * count, count,
                                 y.row(g.rows ? g.rows[r] : r) + n);

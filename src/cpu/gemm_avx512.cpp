@@ -301,20 +301,6 @@ void absorb_tile(const AbsorbArgs& a, const float* strip, int64_t first, int64_t
       _mm512_mask_storeu_ps(a.y + (first + i) * a.y_stride + r + 16 * j, mask16(a.w.cols - r - 16 * j), acc[i][j]);
 }
 
-// Asks for W^UK of a head line by line, and then for that of the next one.
-class HeadsAhead {
- public:
-  explicit HeadsAhead(const AbsorbArgs& a)
-      : head_(a.w, a.row_begin, a.row_begin + a.nope),
-        next_(a.w, std::max<int64_t>(a.next_row, 0), a.next_row < 0 ? 0 : a.next_row + a.nope),
-        lines_(a.nope * a.w.row_bytes() / kLine) {}
-  void next() { lines_-- > 0 ? head_.next() : next_.next(); }
-
- private:
-  LinesAhead head_, next_;
-  int64_t lines_;
-};
-
 // Few rows of q read W^UK where it is: 16 of its rows at a time, and of them 128 latent dims, whose sums wait in L1 meanwhile. A
 // register of BF16 holds 16 pairs: their first values in the lower halves, which shifted up are float32, their second values in the
 // upper ones, which are that already.
@@ -329,8 +315,7 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
   __m512* sums = scratch.allocate<__m512>(static_cast<size_t>(strips * M * 8));
   std::fill_n(sums, strips * M * 8, _mm512_setzero_ps());
   Fp8Table* tables = scratch.allocate<Fp8Table>(static_cast<size_t>(strips));
-  HeadsAhead ahead(a);
-  for (int64_t i = 0; i < kBytesAhead; i += kLine) ahead.next();
+  LinesAhead ahead(a.w, a.row_begin, a.row_begin + a.nope, a.next, kRows * w.row_bytes() + kBytesAhead);
   int64_t stripe = -1;
   for (int64_t d = 0, end = 0; d < a.nope; d = end) {
     const int64_t n = a.row_begin + d;
@@ -379,6 +364,7 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
       for (int i = 0; i < M * 8; ++i) sums[t * M * 8 + i] = acc[i / 2][i % 2];
     }
   }
+  ahead.done();
   const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   for (int64_t t = 0; t < strips; ++t)

@@ -42,17 +42,36 @@ constexpr int64_t kBytesAhead = 8192;  // asked for beyond the rows in work
 // on in: memory is fast for one stream a core. In a burst, requests would wait for each other, and everything for them.
 class LinesAhead {
  public:
-  LinesAhead(const MatrixView& w, int64_t row, int64_t end)
-      : at_(static_cast<const char*>(w.data) + row * w.row_bytes()),
-        end_(static_cast<const char*>(w.data) + end * w.row_bytes()) {}
-  void next() {
-    _mm_prefetch(at_, _MM_HINT_T1);
-    at_ = std::min(at_ + kLine, end_);
+  // Of rows [row, end) of w, and then from `next` on, unless null: what this thread reads after them. Begins `ahead` bytes before the
+  // rows' turn, less what the product before has asked for.
+  LinesAhead(const MatrixView& w, int64_t row, int64_t end, const std::byte* next, int64_t ahead)
+      : at_(w.row(row)),
+        end_(at_ + ((end - row) * w.row_bytes() + kLine - 1) / kLine * kLine),
+        next_(next ? next : end_ - kLine) {
+    if (at_ == asked_from) at_ = asked_to, ahead -= asked_to - asked_from;
+    for (; ahead > 0; ahead -= kLine) this->next();
   }
+  // One line into L2, where the rows that are asked for fit.
+  void next() {
+    _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+    at_ += kLine;
+    at_ = at_ == end_ ? next_ : at_;
+  }
+  // After the last row.
+  void done() const { asked_from = next_, asked_to = at_; }
 
  private:
-  const char *at_, *end_;
+  const std::byte *at_, *end_, *next_;
+  // Of this thread: where the product before would go on, and how far it has asked for that.
+  static inline thread_local const std::byte *asked_from = nullptr, *asked_to = nullptr;
 };
+
+// While the line at `line` is worked on, one soon behind it comes from L2 to L1. Left to when it is read, it would wait for one of the
+// core's few places for requests, which those to memory hold all the while that memory takes.
+inline void fetch_near(const std::byte* line) {
+  constexpr int64_t kSoon = 512;
+  _mm_prefetch(reinterpret_cast<const char*>(line + kSoon), _MM_HINT_T0);
+}
 
 }  // namespace
 }  // namespace fathom::cpu::avx512

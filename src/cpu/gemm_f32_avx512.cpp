@@ -23,6 +23,7 @@ inline __attribute__((always_inline)) __m512 load_weights(const MatrixView& w, i
 template <int M, int R, bool kBf16>
 void tile(const float* x, const MatrixView& w, int64_t row, LinesAhead& ahead, int64_t lines, float* y,
           int64_t stride) {
+  constexpr int64_t kBytes = kBf16 ? 2 : 4;  // of a weight
   const int64_t cols = w.cols;
   __m512 sum[M][R];
 #pragma GCC unroll 6
@@ -44,6 +45,9 @@ void tile(const float* x, const MatrixView& w, int64_t row, LinesAhead& ahead, i
 #pragma GCC unroll 1
   for (; k + kStep <= cols; k += kStep) {
     for (int64_t line = 0; line < lines; ++line) ahead.next();
+    if (k % (kLine / kBytes) == 0)
+#pragma GCC unroll 4
+      for (int r = 0; r < R; ++r) fetch_near(static_cast<const std::byte*>(w.data) + ((row + r) * cols + k) * kBytes);
     add(k, 0xffff);
   }
   if (k < cols) add(k, mask16(cols - k));
@@ -58,7 +62,7 @@ void multiply(const GemmArgs& a) {
   const float* x = reinterpret_cast<const float*>(a.x.data);
   const int64_t rows = a.x.rows;
   int64_t j = 0;
-  LinesAhead ahead(a.w, std::min(a.n_begin + kTileWeights, a.n_begin + a.n_count), a.n_begin + a.n_count);
+  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count, a.next, kTileWeights * a.w.row_bytes() + kBytesAhead);
   const auto weight_rows = [&]<int R>() __attribute__((always_inline)) {
     constexpr decltype(&tile<1, R, kBf16>) kTiles[kMostTile] = {tile<1, R, kBf16>, tile<2, R, kBf16>,
                                                                 tile<3, R, kBf16>, tile<4, R, kBf16>,
@@ -75,6 +79,7 @@ void multiply(const GemmArgs& a) {
   };
   while (j + kTileWeights <= a.n_count) weight_rows.template operator()<kTileWeights>();
   while (j < a.n_count) weight_rows.template operator()<1>();
+  ahead.done();
 }
 
 }  // namespace

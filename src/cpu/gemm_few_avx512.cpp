@@ -1,4 +1,6 @@
 // AVX-512 products of few input rows: weights are read where they are, lanes are chains (gemm_avx512.cpp).
+#include <vector>
+
 #include "cpu/gemm_avx512.h"
 
 namespace fathom::cpu::avx512 {
@@ -9,45 +11,55 @@ namespace {
 
 constexpr int kRowsAtOnce = 4;
 
-// The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent. A table is made when a scale
-// is first seen.
+// Of every exponent of a scale (MatrixView::pow2_scale): 50 KB, of which a checkpoint uses a few.
+const Fp8Table& table_of(int exponent) {
+  constexpr int kMost = 100;
+  static const std::vector<Fp8Table> tables = [] {
+    std::vector<Fp8Table> made;
+    for (int e = -kMost; e <= kMost; ++e) made.emplace_back(e);
+    return made;
+  }();
+  return tables[static_cast<size_t>(exponent + kMost)];
+}
+
+// The tables of a weight row's blocks, by which its codes are expanded with their scale in the exponent.
 class BlockTables {
  public:
   BlockTables(const MatrixView& w, bool folded, Arena& scratch)
-      : w_(w),
-        folded_(folded),
-        tables_(scratch.allocate<Fp8Table>(kCount)),
-        made_(scratch.allocate<bool>(kCount)),
-        of_block_(scratch.allocate<const Fp8Table*>(static_cast<size_t>(w.scale_cols()))) {
-    std::fill_n(made_, kCount, false);
-  }
+      : w_(w), folded_(folded), of_block_(scratch.allocate<const Fp8Table*>(static_cast<size_t>(w.scale_cols()))) {}
 
   // By block along K; valid until the next call.
-  const Fp8Table* const* of_row(int64_t row) {
-    if (row / kFp8Group != stripe_) {
-      stripe_ = row / kFp8Group;
-      for (int64_t b = 0; b < w_.scale_cols(); ++b)
-        of_block_[b] = &table(folded_ ? exponent_of(w_.scale[stripe_ * w_.scale_cols() + b]) : 0);
-    }
+  inline __attribute__((always_inline)) const Fp8Table* const* of_row(int64_t row) {
+    if (row / kFp8Group != stripe_) begin_stripe(row / kFp8Group);
     return of_block_;
   }
 
  private:
-  static constexpr int kMost = 100, kCount = 2 * kMost + 1;  // as MatrixView::pow2_scale promises
-
-  const Fp8Table& table(int exponent) {
-    Fp8Table& table = tables_[exponent + kMost];
-    if (!made_[exponent + kMost]) table = Fp8Table(exponent), made_[exponent + kMost] = true;
-    return table;
+  __attribute__((noinline)) void begin_stripe(int64_t stripe) {
+    stripe_ = stripe;
+    const float* scale = w_.scale + stripe * w_.scale_cols();
+    for (int64_t b = 0; b < w_.scale_cols(); ++b) {
+      of_block_[b] = &table_of(folded_ ? exponent_of(scale[b]) : 0);
+      _mm_prefetch(reinterpret_cast<const char*>(scale + w_.scale_cols() + b), _MM_HINT_T1);  // of the next stripe
+    }
   }
 
   const MatrixView& w_;
   bool folded_;
-  Fp8Table* tables_;
-  bool* made_;
   const Fp8Table** of_block_;
   int64_t stripe_ = -1;
 };
+
+// 64 values of weight row `row` from k on are worked on.
+template <bool kFp8>
+inline __attribute__((always_inline)) void fetch(LinesAhead& ahead, const MatrixView& w, int64_t row, int64_t k) {
+  constexpr int64_t kBytes = kFp8 ? 1 : 2;
+  const std::byte* at = static_cast<const std::byte*>(w.data) + (row * w.cols + k) * kBytes;
+  for (int64_t i = 0; i < kBytes; ++i) {
+    ahead.next();
+    fetch_near(at + i * kLine);
+  }
+}
 
 // 64 values of weight row `row` from k on as two registers of 16 pairs; kWhole: all exist, otherwise zeros behind the row's end.
 template <bool kFp8, bool kWhole>
@@ -85,8 +97,7 @@ inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t
     for (int64_t half = 0; half < kFp8Group; half += 64) {
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        ahead.next();
-        if (!kFp8) ahead.next();
+        fetch<kFp8>(ahead, w, row + r, k + half);
         __m512i first, second;
         load_values<kFp8, kWhole>(w, row + r, k + half, &table, first, second);
 #pragma GCC unroll 4
@@ -130,8 +141,8 @@ void few_rows(const GemmArgs& a, Arena& scratch) {
   BlockTables tables(a.w, kFolded, scratch);
   // Chains of a group of weight rows: [input row][segment][weight row].
   __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(M * segments * kGroup));
-  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count);
-  for (int64_t i = 0; i < kRowsAtOnce * a.w.row_bytes() + kBytesAhead; i += kLine) ahead.next();
+  if (kFp8) tables.of_row(a.n_begin);  // before all those requests
+  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count, a.next, kRowsAtOnce * a.w.row_bytes() + kBytesAhead);
   for (int64_t j = 0; j < a.n_count; j += kGroup) {
     const int64_t count = std::min(kGroup, a.n_count - j);
     const auto work = [&]<int R>(int64_t r) __attribute__((always_inline)) {
@@ -158,6 +169,7 @@ void few_rows(const GemmArgs& a, Arena& scratch) {
       _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y);
     }
   }
+  ahead.done();
 }
 
 // ---- tiles
@@ -231,8 +243,7 @@ void expand(const MatrixView& matrix, int64_t row, int64_t count, int64_t k, int
       for (int64_t r = 0; r < kTileWeights; ++r)
 #pragma GCC unroll 2
         for (int64_t half = 0; half < kFp8Group; half += 64) {
-          ahead.next();
-          if (!kFp8) ahead.next();
+          fetch<kFp8>(ahead, w, row + std::min(r, count - 1), k + half);
           __m512i first, second;
           load_values<kFp8, kWhole>(w, row + std::min(r, count - 1), k + half, &table, first, second);
           _mm512_store_si512(out + r * kSegment + half, first);
@@ -254,8 +265,7 @@ void tiles(const GemmArgs& a, Arena& scratch) {
   __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(rows * kGroup));
   __m512* y = scratch.allocate<__m512>(static_cast<size_t>(rows));
   const int64_t tile_count = (rows + kMostTile - 1) / kMostTile;
-  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count);
-  for (int64_t i = 0; i < kGroup * a.w.row_bytes(); i += kLine) ahead.next();
+  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count, a.next, kGroup * a.w.row_bytes());
   for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
     const int64_t row = a.n_begin + j;
     count = std::min({kGroup, a.n_count - j, kFp8 ? kFp8Group - row % kFp8Group : kGroup});
@@ -276,6 +286,7 @@ void tiles(const GemmArgs& a, Arena& scratch) {
     }
     for (int64_t i = 0; i < rows; ++i) _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y[i]);
   }
+  ahead.done();
 }
 
 }  // namespace

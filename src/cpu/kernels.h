@@ -55,6 +55,8 @@ struct GemmArgs {
   int64_t n_begin = 0, n_count = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
+  const std::byte* next =
+      nullptr;  // what this thread reads after these weight rows, for a kernel to ask for early; null: unknown
 };
 
 // q_latent of one head: rows of q (m, nope) times weight rows [row_begin, row_begin + nope), summed over the rows:
@@ -66,7 +68,7 @@ struct AbsorbArgs {
   int64_t row_begin = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
-  int64_t next_row = -1;  // row_begin of the call that this thread makes next, for a kernel to ask for early; −1: none
+  const std::byte* next = nullptr;  // as GemmArgs::next
 };
 
 // One query, some heads, some keys (ops/attention.h).

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <bit>
+#include <cstddef>
 #include <cstdint>
 
 #include "tensor/dtypes.h"
@@ -21,7 +22,9 @@ struct MatrixView {
   bool pow2_scale = false;       // every scale is 2^e, |e| ≤ 100: products can put it into the exponents, exactly
 
   int64_t scale_cols() const { return (cols + kFp8Group - 1) / kFp8Group; }
-  int64_t row_bytes() const { return cols * static_cast<int64_t>(dtype_size_bytes(dtype)); }
+  int64_t row_bytes() const { return cols * (dtype == DType::kF8E4M3 ? 1 : dtype == DType::kBF16 ? 2 : 4); }
+
+  const std::byte* row(int64_t n) const { return static_cast<const std::byte*>(data) + n * row_bytes(); }
 
   const E4M3* f8() const { return static_cast<const E4M3*>(data); }
   const BF16* bf16() const { return static_cast<const BF16*>(data); }
