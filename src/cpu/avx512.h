@@ -204,11 +204,10 @@ class Fp8Table {
 
 // acc[i][j] lane h = Σ_p (pair p of key i) · (pair p of head 16j + h): keys are broadcast, lanes are heads, each sum is one
 // chain over the pairs. query is packed [pair][stride heads]. K·NV accumulators + NV + 1 registers: K = 6, NV = 4 fills 29.
-// each() is called once a pair.
-template <int K, int NV, typename Each>
+template <int K, int NV>
 [[maybe_unused]] inline __attribute__((always_inline)) void pair_products(const uint32_t* query, int64_t stride,
                                                                           const uint32_t* const* key, int64_t pairs,
-                                                                          __m512 (&acc)[K][NV], Each&& each) {
+                                                                          __m512 (&acc)[K][NV]) {
 #pragma GCC unroll 16
   for (int i = 0; i < K; ++i)
 #pragma GCC unroll 4
@@ -218,7 +217,6 @@ template <int K, int NV, typename Each>
     __m512i q[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) q[j] = _mm512_loadu_si512(query + p * stride + 16 * j);
-    each();
 #pragma GCC unroll 16
     for (int i = 0; i < K; ++i) {
       const __m512i k = _mm512_set1_epi32(static_cast<int>(key[i][p]));
@@ -226,13 +224,6 @@ template <int K, int NV, typename Each>
       for (int j = 0; j < NV; ++j) acc[i][j] = dp(acc[i][j], k, q[j]);
     }
   }
-}
-
-template <int K, int NV>
-[[maybe_unused]] inline __attribute__((always_inline)) void pair_products(const uint32_t* query, int64_t stride,
-                                                                          const uint32_t* const* key, int64_t pairs,
-                                                                          __m512 (&acc)[K][NV]) {
-  pair_products(query, stride, key, pairs, acc, [] {});
 }
 
 // 16 values to E4M3 codes: nearest, ties to even, saturating; NaN stays NaN. As to_e4m3 of tensor/dtypes.h.

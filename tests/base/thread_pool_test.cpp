@@ -42,6 +42,29 @@ TEST(ThreadPool, PiecesAreNoLargerThanTheGrain) {
   EXPECT_EQ(largest, 7);
 }
 
+TEST(ThreadPool, SharesInOrderThenFromTheEndsOfOthers) {
+  ThreadPool pool(2);
+  std::vector<int64_t> pieces[2];
+  std::atomic<bool> worker_began = false;
+  std::atomic<int> of_caller = 0;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  const auto wait_until = [&](auto&& condition) {
+    while (!condition() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+  };
+  pool.parallel_for(8, 1, [&](int64_t begin, int64_t, int worker) {
+    pieces[worker].push_back(begin);
+    if (worker == 1) {
+      worker_began = true;
+      wait_until([&] { return of_caller == 7; });
+    } else {
+      wait_until([&] { return worker_began.load(); });
+      ++of_caller;
+    }
+  });
+  EXPECT_EQ(pieces[0], (std::vector<int64_t>{0, 1, 2, 3, 7, 6, 5}));
+  EXPECT_EQ(pieces[1], (std::vector<int64_t>{4}));
+}
+
 TEST(ThreadPool, AWorkerNumberIsOneThreadAtATime) {
   ThreadPool pool(4);
   std::vector<std::atomic<int>> inside(4);

@@ -116,8 +116,10 @@ class Gemm : public testing::TestWithParam<Isa> {
   // All weight rows, panel by panel, into an output that ends at a guard page.
   std::vector<float> gemm(const PackedRows& x, const MatrixView& w, int64_t panel = 48) {
     const Guarded<float> y(static_cast<size_t>(x.rows * w.rows));
-    for (int64_t n = 0; n < w.rows; n += panel)
-      kernels().gemm({x, w, n, std::min(panel, w.rows - n), y.data() + n, w.rows}, scratch_);
+    for (int64_t n = 0; n < w.rows; n += panel) {
+      const std::byte* next = n + panel < w.rows ? w.row(n + panel) : nullptr;
+      kernels().gemm({x, w, n, std::min(panel, w.rows - n), y.data() + n, w.rows, next}, scratch_);
+    }
     EXPECT_TRUE(y.intact());
     return {y.data(), y.data() + y.size()};
   }
