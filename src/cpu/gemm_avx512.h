@@ -48,7 +48,10 @@ class LinesAhead {
       : at_(w.row(row)),
         end_(at_ + ((end - row) * w.row_bytes() + kLine - 1) / kLine * kLine),
         next_(next ? next : end_ - kLine) {
-    if (at_ == asked_from) at_ = asked_to, ahead -= asked_to - asked_from;
+    if (at_ == asked_from) {
+      const int64_t asked = std::clamp<int64_t>(end_ - at_ - kLine, 0, asked_bytes);
+      at_ += asked, ahead -= asked;
+    }
     for (; ahead > 0; ahead -= kLine) this->next();
   }
   // One line into L2, where the rows that are asked for fit.
@@ -58,12 +61,17 @@ class LinesAhead {
     at_ = at_ == end_ ? next_ : at_;
   }
   // After the last row.
-  void done() const { asked_from = next_, asked_to = at_; }
+  void done() const {
+    constexpr int64_t kMost = 1 << 20;  // more is no distance from `next_`: that was never reached
+    const int64_t asked = at_ - next_;
+    asked_from = next_, asked_bytes = asked >= 0 && asked <= kMost ? asked : 0;
+  }
 
  private:
   const std::byte *at_, *end_, *next_;
-  // Of this thread: where the product before would go on, and how far it has asked for that.
-  static inline thread_local const std::byte *asked_from = nullptr, *asked_to = nullptr;
+  // Of this thread: where the product before would go on, and how much of that it has asked for.
+  static inline thread_local const std::byte* asked_from = nullptr;
+  static inline thread_local int64_t asked_bytes = 0;
 };
 
 // While the line at `line` is worked on, one soon behind it comes from L2 to L1. Left to when it is read, it would wait for one of the

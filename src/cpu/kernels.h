@@ -55,8 +55,7 @@ struct GemmArgs {
   int64_t n_begin = 0, n_count = 0;
   float* y = nullptr;
   int64_t y_stride = 0;
-  const std::byte* next =
-      nullptr;  // what this thread reads after these weight rows, for a kernel to ask for early; null: unknown
+  const std::byte* next = nullptr;  // what this thread reads after these rows, to be asked for early; null: unknown
 };
 
 // q_latent of one head: rows of q (m, nope) times weight rows [row_begin, row_begin + nope), summed over the rows:
