@@ -41,8 +41,8 @@ TEST(Bench, MeasuresWritesAndCompares) {
   const std::string file = (dir.path() / "a.json").string(), page = (dir.path() / "a.html").string();
   const ProcessResult run = run_fathom(tiny({"--depth", "100,0", "--batch", "2", "--json", file, "--html", page}));
   ASSERT_EQ(run.exit_code, 0) << run.err;
-  EXPECT_THAT(run.out, AllOf(HasSubstr("tokens/s"), HasSubstr("% of stream"), HasSubstr("prefill"), HasSubstr("decode"),
-                             HasSubstr("index_select"), HasSubstr("scratch")));
+  EXPECT_THAT(run.out, AllOf(HasSubstr("tokens/s"), HasSubstr("% of stream"), HasSubstr("prefill: ms a token"),
+                             HasSubstr("decode: ms a token"), HasSubstr("scratch")));
   EXPECT_THAT(contents(page), HasSubstr("<svg"));
 
   const json r = json::parse(contents(file));
@@ -78,6 +78,8 @@ TEST(Bench, MeasuresWritesAndCompares) {
     }
   EXPECT_EQ(r["depths"][0]["depth"], 0);
   EXPECT_EQ(r["depths"][1]["depth"], 100);
+  // In the table it may be too small a part to be shown, where other programs stopped a repetition for a while.
+  EXPECT_GT(r["depths"][1]["decode"]["seconds_by_operation"]["index_select"], 0.0);
   EXPECT_GT(r["depths"][1]["decode"]["work"]["cache_bytes"], r["depths"][0]["decode"]["work"]["cache_bytes"]);
 
   const std::string both = (dir.path() / "both.html").string();
