@@ -77,9 +77,9 @@ PackedRows Backend::make_packed(RowFormat format, int64_t rows, int64_t k, Arena
 
 // Weight rows of `row_bytes` each that are one task.
 int64_t Backend::rows_per_task(int64_t rows, int64_t row_bytes, int64_t input_rows) const {
-  // One or two input rows: reading is all. A thread's tasks follow each other in memory; small ones, so that all threads end together.
+  // One or two input rows: reading is all, in stretches that are long enough for memory, and short enough that all threads end together.
   if (input_rows <= 2) {
-    constexpr int64_t kBytes = 65536, kRows = 32;
+    constexpr int64_t kBytes = 131072, kRows = 64;
     return std::max<int64_t>(1, kBytes / (kRows * row_bytes)) * kRows;
   }
   constexpr int64_t kMost = 256;  // an expanded panel must stay in L2

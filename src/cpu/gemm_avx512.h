@@ -76,9 +76,33 @@ class LinesAhead {
 
 // While the line at `line` is worked on, one soon behind it comes from L2 to L1. Left to when it is read, it would wait for one of the
 // core's few places for requests, which those to memory hold all the while that memory takes.
-inline void fetch_near(const std::byte* line) {
-  constexpr int64_t kSoon = 512;
+//
+// Inlined always: a compiler that sees a call which only asks for lines takes it for one without effect, and drops it.
+inline __attribute__((always_inline)) void fetch_near(const std::byte* line) {
+  constexpr int64_t kSoon = 320;
   _mm_prefetch(reinterpret_cast<const char*>(line + kSoon), _MM_HINT_T0);
+}
+
+// Weight rows read as kStretches stretches of memory side by side, each in order, a row of each at a time: their chains hide each
+// other's latency, and a core gets most from memory by a few long streams, which it sees coming. They are asked for some way ahead,
+// and near their ends what comes next, taken to be cut likewise.
+class Stretches {
+ public:
+  static constexpr int64_t kStretches = 4;
+
+  // Rows [row, row + kStretches · length) of w; `next` is what this thread reads after them, or null.
+  Stretches(const MatrixView& w, int64_t row, int64_t length, const std::byte* next)
+      : bytes_(length * w.row_bytes()), to_next_(next ? next - w.row(row) - bytes_ : 0) {}
+  // How far behind a line lies the one to ask for with it; `done`: bytes of each stretch before it. Near enough for some lines.
+  int64_t ahead(int64_t done) const { return done + kAhead < bytes_ ? kAhead : kAhead + to_next_; }
+
+ private:
+  static constexpr int64_t kAhead = 3072;
+  int64_t bytes_, to_next_;
+};
+inline __attribute__((always_inline)) void fetch_stretch(const std::byte* line, int64_t ahead) {
+  _mm_prefetch(reinterpret_cast<const char*>(line + ahead), _MM_HINT_T1);
+  fetch_near(line);
 }
 
 }  // namespace

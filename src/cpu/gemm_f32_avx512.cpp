@@ -6,7 +6,8 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int64_t kTileWeights = 4, kMostTile = 6;  // 24 accumulators + 4 + 1 operands fill the registers
+constexpr int64_t kTileWeights = Stretches::kStretches,
+                  kMostTile = 6;  // 24 accumulators + 4 + 1 operands fill the registers
 constexpr int64_t kStep = 16;
 
 template <bool kBf16>
@@ -19,10 +20,9 @@ inline __attribute__((always_inline)) __m512 load_weights(const MatrixView& w, i
   }
 }
 
-// y[i · stride + r] of M inputs and R weight rows; every step asks for some lines ahead.
+// y[i · stride + r · apart] of M inputs and R weight rows, `apart` from each other; ahead: see Stretches.
 template <int M, int R, bool kBf16>
-void tile(const float* x, const MatrixView& w, int64_t row, LinesAhead& ahead, int64_t lines, float* y,
-          int64_t stride) {
+void tile(const float* x, const MatrixView& w, int64_t row, int64_t apart, int64_t ahead, float* y, int64_t stride) {
   constexpr int64_t kBytes = kBf16 ? 2 : 4;  // of a weight
   const int64_t cols = w.cols;
   __m512 sum[M][R];
@@ -33,7 +33,7 @@ void tile(const float* x, const MatrixView& w, int64_t row, LinesAhead& ahead, i
   const auto add = [&](int64_t k, __mmask16 mask) __attribute__((always_inline)) {
     __m512 weight[R];
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) weight[r] = load_weights<kBf16>(w, (row + r) * cols + k, mask);
+    for (int r = 0; r < R; ++r) weight[r] = load_weights<kBf16>(w, (row + r * apart) * cols + k, mask);
 #pragma GCC unroll 6
     for (int i = 0; i < M; ++i) {
       const __m512 input = _mm512_maskz_loadu_ps(mask, x + i * cols + k);
@@ -44,42 +44,37 @@ void tile(const float* x, const MatrixView& w, int64_t row, LinesAhead& ahead, i
   int64_t k = 0;
 #pragma GCC unroll 1
   for (; k + kStep <= cols; k += kStep) {
-    for (int64_t line = 0; line < lines; ++line) ahead.next();
     if (k % (kLine / kBytes) == 0)
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) fetch_near(static_cast<const std::byte*>(w.data) + ((row + r) * cols + k) * kBytes);
+      for (int r = 0; r < R; ++r)
+        fetch_stretch(static_cast<const std::byte*>(w.data) + ((row + r * apart) * cols + k) * kBytes, ahead);
     add(k, 0xffff);
   }
   if (k < cols) add(k, mask16(cols - k));
 #pragma GCC unroll 6
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) y[i * stride + r] = _mm512_reduce_add_ps(sum[i][r]);
+    for (int r = 0; r < R; ++r) y[i * stride + r * apart] = _mm512_reduce_add_ps(sum[i][r]);
 }
 
 template <bool kBf16>
 void multiply(const GemmArgs& a) {
   const float* x = reinterpret_cast<const float*>(a.x.data);
   const int64_t rows = a.x.rows;
-  int64_t j = 0;
-  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count, a.next, kTileWeights * a.w.row_bytes() + kBytesAhead);
-  const auto weight_rows = [&]<int R>() __attribute__((always_inline)) {
+  const int64_t length = a.n_count / kTileWeights;
+  const Stretches stretches(a.w, a.n_begin, length, a.next);
+  const auto weight_rows = [&]<int R>(int64_t j, int64_t apart, int64_t ahead) __attribute__((always_inline)) {
     constexpr decltype(&tile<1, R, kBf16>) kTiles[kMostTile] = {tile<1, R, kBf16>, tile<2, R, kBf16>,
                                                                 tile<3, R, kBf16>, tile<4, R, kBf16>,
                                                                 tile<5, R, kBf16>, tile<6, R, kBf16>};
-    // The lines of a step are shared out among the tiles.
-    int64_t lines = R * kStep * (kBf16 ? 2 : 4) / kLine;
     for (int64_t i = 0, left = (rows + kMostTile - 1) / kMostTile, m = 0; i < rows; i += m, --left) {
       m = (rows - i + left - 1) / left;
-      const int64_t share = (lines + left - 1) / left;
-      lines -= share;
-      kTiles[m - 1](x + i * a.w.cols, a.w, a.n_begin + j, ahead, share, a.y + i * a.y_stride + j, a.y_stride);
+      kTiles[m - 1](x + i * a.w.cols, a.w, a.n_begin + j, apart, ahead, a.y + i * a.y_stride + j, a.y_stride);
     }
-    j += R;
   };
-  while (j + kTileWeights <= a.n_count) weight_rows.template operator()<kTileWeights>();
-  while (j < a.n_count) weight_rows.template operator()<1>();
-  ahead.done();
+  for (int64_t j = 0; j < length; ++j)
+    weight_rows.template operator()<kTileWeights>(j, length, stretches.ahead(j * a.w.row_bytes()));
+  for (int64_t j = kTileWeights * length; j < a.n_count; ++j) weight_rows.template operator()<1>(j, 0, 0);
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ namespace {
 
 // ---- one or two rows
 
-constexpr int kRowsAtOnce = 4;
+constexpr int64_t kBf16Rows = 64;  // that are cut in stretches: where scales do not say
 
 // Of every exponent of a scale (MatrixView::pow2_scale): 50 KB, of which a checkpoint uses a few.
 const Fp8Table& table_of(int exponent) {
@@ -50,41 +50,31 @@ class BlockTables {
   int64_t stripe_ = -1;
 };
 
-// 64 values of weight row `row` from k on are worked on.
-template <bool kFp8>
-inline __attribute__((always_inline)) void fetch(LinesAhead& ahead, const MatrixView& w, int64_t row, int64_t k) {
-  constexpr int64_t kBytes = kFp8 ? 1 : 2;
-  const std::byte* at = static_cast<const std::byte*>(w.data) + (row * w.cols + k) * kBytes;
-  for (int64_t i = 0; i < kBytes; ++i) {
-    ahead.next();
-    fetch_near(at + i * kLine);
-  }
-}
-
-// 64 values of weight row `row` from k on as two registers of 16 pairs; kWhole: all exist, otherwise zeros behind the row's end.
+// The 64 values at `at` as two registers of 16 pairs; kWhole: all exist, otherwise the first `left`, and zeros behind them.
 template <bool kFp8, bool kWhole>
-inline __attribute__((always_inline)) void load_values(const MatrixView& w, int64_t row, int64_t k,
-                                                       const Fp8Table* table, __m512i& first, __m512i& second) {
-  const int64_t left = w.cols - k, at = row * w.cols + k;
+inline __attribute__((always_inline)) void load_values(const std::byte* at, int64_t left, const Fp8Table* table,
+                                                       __m512i& first, __m512i& second) {
   if constexpr (kFp8) {
     const __mmask64 mask = kWhole || left >= 64 ? ~__mmask64{0} : left <= 0 ? 0 : (__mmask64{1} << left) - 1;
-    table->expand_in_order(_mm512_maskz_loadu_epi8(mask, w.f8() + at), first, second);
+    table->expand_in_order(_mm512_maskz_loadu_epi8(mask, at), first, second);
   } else {
-    first = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left), w.bf16() + at);
-    second = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left - 32), w.bf16() + at + 32);
+    first = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left), at);
+    second = _mm512_maskz_loadu_epi16(kWhole ? ~__mmask32{0} : mask32(left - 32), at + kLine);
   }
 }
 
-// The chains of M input rows and R weight rows, which share their tables, in the segment that begins at k:
-// chain[i · R + r]. tables: of the rows' blocks, for FP8.
+// The chains of M input rows and R weight rows, `apart` rows from each other, in the segment that begins at k:
+// chain[i · R + r]. tables: of the rows' blocks, which they share, for FP8; ahead: see Stretches.
 template <int M, int R, bool kFp8, bool kFolded>
-inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t k,
-                                                      const Fp8Table* const* tables, LinesAhead& lines,
+inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t apart, int64_t k,
+                                                      const Fp8Table* const* tables, int64_t ahead,
                                                       __m512 (&chain)[M * R]) {
-  const MatrixView w = a.w;  // copies that nothing written here can change stay in registers
-  LinesAhead ahead = lines;
+  constexpr int64_t kBytes = kFp8 ? 1 : 2;
+  const int64_t cols = a.w.cols;
   const BF16* x[M];
   for (int i = 0; i < M; ++i) x[i] = packed_row(a.x, i);
+  const std::byte* w[R];
+  for (int r = 0; r < R; ++r) w[r] = a.w.row(row + r * apart);
   for (int c = 0; c < M * R; ++c) chain[c] = _mm512_setzero_ps();
   // Most blocks are whole; only the last can end early.
   const auto add_block = [&]<bool kWhole>() __attribute__((always_inline)) {
@@ -97,9 +87,10 @@ inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t
     for (int64_t half = 0; half < kFp8Group; half += 64) {
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        fetch<kFp8>(ahead, w, row + r, k + half);
+        const std::byte* at = w[r] + (k + half) * kBytes;
+        for (int64_t i = 0; i < kBytes; ++i) fetch_stretch(at + i * kLine, ahead);
         __m512i first, second;
-        load_values<kFp8, kWhole>(w, row + r, k + half, &table, first, second);
+        load_values<kFp8, kWhole>(at, cols - k - half, &table, first, second);
 #pragma GCC unroll 4
         for (int i = 0; i < M; ++i) {
           sum[i * R + r] = dp(sum[i * R + r], _mm512_loadu_si512(x[i] + k + half), first);
@@ -110,16 +101,15 @@ inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t
 #pragma GCC unroll 8
     for (int c = 0; c < M * R; ++c) {
       if constexpr (!kFolded) {
-        const __m512 scale = _mm512_set1_ps(block_scale(w, row, packed_scales(a.x, c / R), block));
+        const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, c / R), block));
         sum[c] = _mm512_fmadd_ps(sum[c], scale, chain[c]);
       }
       chain[c] = sum[c];
     }
   };
   const int64_t end = k + kSegment;
-  for (; k < end && k + kFp8Group <= w.cols; k += kFp8Group) add_block.template operator()<true>();
-  if (k < end && k < w.cols) add_block.template operator()<false>();
-  lines = ahead;
+  for (; k < end && k + kFp8Group <= cols; k += kFp8Group) add_block.template operator()<true>();
+  if (k < end && k < cols) add_block.template operator()<false>();
 }
 
 // y += the chains of 16 weight rows, one after the other. Lanes of rows that do not exist hold anything, and are not stored.
@@ -133,43 +123,52 @@ inline __attribute__((always_inline)) __m512 add_chains(__m512 y, const __m512* 
   return y;
 }
 
-// Weight rows are worked on kRowsAtOnce at a time, whose chains hide each other's latency, and asked for one after the other.
+// Rows that share their scales are cut in stretches, and finished 16 at a time: some that follow each other of each stretch.
 template <int M, bool kFp8, bool kFolded>
 void few_rows(const GemmArgs& a, Arena& scratch) {
+  constexpr int64_t kStretches = Stretches::kStretches, kSteps = kGroup / kStretches;
   const ArenaScope scope(scratch);
-  const int64_t segments = segments_of(padded_k(a.w.cols));
+  const int64_t segments = segments_of(padded_k(a.w.cols)), row_bytes = a.w.row_bytes();
   BlockTables tables(a.w, kFolded, scratch);
   // Chains of a group of weight rows: [input row][segment][weight row].
   __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(M * segments * kGroup));
-  if (kFp8) tables.of_row(a.n_begin);  // before all those requests
-  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count, a.next, kRowsAtOnce * a.w.row_bytes() + kBytesAhead);
-  for (int64_t j = 0; j < a.n_count; j += kGroup) {
-    const int64_t count = std::min(kGroup, a.n_count - j);
-    const auto work = [&]<int R>(int64_t r) __attribute__((always_inline)) {
-      const int64_t row = a.n_begin + j + r;
-      const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
+  const auto sums = [&](int64_t i) {
+    __m512 y = _mm512_setzero_ps();
+    for (int64_t s = 0; s < segments; ++s) y = add_chains(y, chains + (i * segments + s) * kGroup);
+    return y;
+  };
+  for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
+    const int64_t row = a.n_begin + j;
+    count = std::min(a.n_count - j, kFp8 ? kFp8Group - row % kFp8Group : kBf16Rows);
+    const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
+    const int64_t length = count / kGroup * kSteps, rest = kStretches * length;
+    const Stretches stretches(a.w, row, length, j + count < a.n_count ? a.w.row(row + count) : a.next);
+    // Rows j + first + r · apart, r < R; the chains of each go to places that are kGroup / R apart.
+    const auto work = [&]<int R>(int64_t first, int64_t apart, int64_t place) __attribute__((always_inline)) {
       for (int64_t s = 0; s < segments; ++s) {
         __m512 chain[M * R];
-        few_chains<M, R, kFp8, kFolded>(a, row, s * kSegment, of_block, ahead, chain);
+        const int64_t ahead = stretches.ahead(first * row_bytes + s * kSegment * (kFp8 ? 1 : 2));
+        few_chains<M, R, kFp8, kFolded>(a, row + first, apart, s * kSegment, of_block, ahead, chain);
         for (int i = 0; i < M; ++i)
-          for (int t = 0; t < R; ++t) chains[(i * segments + s) * kGroup + r + t] = chain[i * R + t];
+          for (int r = 0; r < R; ++r) chains[(i * segments + s) * kGroup + place + r * (kGroup / R)] = chain[i * R + r];
       }
     };
-    for (int64_t r = 0; r < count;) {
-      // Rows at once share their tables: none of the next stripe.
-      const int64_t left = std::min(count - r, kFp8 ? kFp8Group - (a.n_begin + j + r) % kFp8Group : kGroup);
-      if (left >= kRowsAtOnce)
-        work.template operator()<kRowsAtOnce>(r), r += kRowsAtOnce;
-      else
-        work.template operator()<1>(r), ++r;
+    for (int64_t l = 0; l < length; l += kSteps) {
+      for (int64_t t = 0; t < kSteps; ++t) work.template operator()<kStretches>(l + t, length, t);
+      for (int64_t i = 0; i < M; ++i) {
+        const __m512 y = sums(i);
+        float* out = a.y + i * a.y_stride + j + l;
+        _mm_storeu_ps(out, _mm512_castps512_ps128(y));
+        _mm_storeu_ps(out + length, _mm512_extractf32x4_ps(y, 1));
+        _mm_storeu_ps(out + 2 * length, _mm512_extractf32x4_ps(y, 2));
+        _mm_storeu_ps(out + 3 * length, _mm512_extractf32x4_ps(y, 3));
+      }
     }
-    for (int64_t i = 0; i < M; ++i) {
-      __m512 y = _mm512_setzero_ps();
-      for (int64_t s = 0; s < segments; ++s) y = add_chains(y, chains + (i * segments + s) * kGroup);
-      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y);
-    }
+    if (rest == count) continue;
+    for (int64_t r = rest; r < count; ++r) work.template operator()<1>(r, 0, r - rest);
+    for (int64_t i = 0; i < M; ++i)
+      _mm512_mask_storeu_ps(a.y + i * a.y_stride + j + rest, mask16(count - rest), sums(i));
   }
-  ahead.done();
 }
 
 // ---- tiles
@@ -243,9 +242,14 @@ void expand(const MatrixView& matrix, int64_t row, int64_t count, int64_t k, int
       for (int64_t r = 0; r < kTileWeights; ++r)
 #pragma GCC unroll 2
         for (int64_t half = 0; half < kFp8Group; half += 64) {
-          fetch<kFp8>(ahead, w, row + std::min(r, count - 1), k + half);
+          constexpr int64_t kBytes = kFp8 ? 1 : 2;
+          const std::byte* at = w.row(row + std::min(r, count - 1)) + (k + half) * kBytes;
+          for (int64_t i = 0; i < kBytes; ++i) {
+            ahead.next();
+            fetch_near(at + i * kLine);
+          }
           __m512i first, second;
-          load_values<kFp8, kWhole>(w, row + std::min(r, count - 1), k + half, &table, first, second);
+          load_values<kFp8, kWhole>(at, w.cols - k - half, &table, first, second);
           _mm512_store_si512(out + r * kSegment + half, first);
           _mm512_store_si512(out + r * kSegment + half + 32, second);
         }
