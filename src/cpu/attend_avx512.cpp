@@ -1,6 +1,6 @@
 // Sparse MLA for one query in AVX-512 BF16, online softmax over blocks of 128 gathered rows.
 //   scores  lanes are heads, two to each: a key's two pairs of dims are broadcast in place against Q packed [two pairs][head]
-//   values  lanes are latent dims: rows are interleaved by pairs once per block, probabilities broadcast
+//   values  lanes are latent dims: rows are interleaved by pairs, probabilities broadcast
 // Each score is two chains over the dims and each output one chain over the keys, whatever the tile shapes: a head's
 // result does not depend on which heads are computed with it.
 #include <algorithm>
@@ -15,11 +15,10 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int64_t kKeyBlock = 128;   // scores, probabilities and values of 128 heads: 450 KB of L2
+constexpr int64_t kKeyBlock = 128;   // rows, scores and probabilities of 128 heads: 250 KB of L2
 constexpr int kKeyTile = 8;          // most keys of a tile: 6 × 4 or 8 × 2 registers of 8 heads
 constexpr int64_t kRowsAhead = 192;  // at most so many rows before a row is multiplied it is asked for
 constexpr int64_t kFirstRows = 24;   // asked for before anything else
-constexpr int kHeadTile = 6;         // × 4 registers of latent dims
 
 struct Block {
   const uint32_t* key[kKeyBlock + kKeyTile];  // rows as BF16 pairs; padded by repeating the last
@@ -138,8 +137,8 @@ inline __m512i bf16_pairs(__m512 a, __m512 b) {
   return _mm512_or_si512(_mm512_cvtepu16_epi32(low), _mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16));
 }
 
-// Online softmax of a block: best and total are updated, shrink receives the factor for earlier sums, prob (pair,
-// head).
+// Online softmax of a block: best and total are updated, shrink receives the factor for earlier sums; prob is written as (16 heads,
+// pair of keys, head), so that what a tile of values reads of it lies together.
 void softmax(const float* score, int64_t heads, int64_t count, float scale, float* best, float* total, float* shrink,
              uint32_t* prob) {
   const __m512 scale_v = _mm512_set1_ps(scale);
@@ -156,7 +155,7 @@ void softmax(const float* score, int64_t heads, int64_t count, float scale, floa
           s + 1 < count ? exp_nonpositive(_mm512_fmsub_ps(_mm512_loadu_ps(score + (s + 1) * heads + h), scale_v, top))
                         : _mm512_setzero_ps();
       sum = _mm512_add_ps(_mm512_add_ps(sum, a), b);
-      _mm512_storeu_si512(prob + s / 2 * heads + h, bf16_pairs(a, b));
+      _mm512_storeu_si512(prob + (h * kKeyBlock + s * 16) / 2, bf16_pairs(a, b));
     }
     _mm512_storeu_ps(best + h, top);
     _mm512_storeu_ps(total + h, sum);
@@ -164,70 +163,74 @@ void softmax(const float* score, int64_t heads, int64_t count, float scale, floa
   }
 }
 
-// values (pair, 2·groups of 16): rows 2i and 2i+1 interleaved. unpack works in 128-bit lanes, so a group of 32 dims
-// comes out as {0–3, 8–11, 16–19, 24–27} and {4–7, 12–15, …}; the final store puts them back in order.
-void interleave(const Block& block, int64_t rank, int64_t groups, uint32_t* values) {
-  for (int64_t s = 0; s < block.count; s += 2) {
-    const BF16* a = reinterpret_cast<const BF16*>(block.key[s]);
-    const BF16* b = reinterpret_cast<const BF16*>(block.key[s + 1 < block.count ? s + 1 : s]);
-    const __mmask32 second = s + 1 < block.count ? ~__mmask32{0} : 0;
-    for (int64_t g = 0; g < groups; ++g) {
-      const __mmask32 mask = mask32(rank - 32 * g);
-      const __m512i x = _mm512_maskz_loadu_epi16(mask, a + 32 * g);
-      const __m512i y = _mm512_maskz_loadu_epi16(mask & second, b + 32 * g);
-      uint32_t* out = values + (s / 2 * groups + g) * 32;
-      _mm512_storeu_si512(out, _mm512_unpacklo_epi16(x, y));
-      _mm512_storeu_si512(out + 16, _mm512_unpackhi_epi16(x, y));
-    }
-  }
-}
+constexpr int64_t kStrip = 64;  // latent dims
 
-// sum (head, width) = sum · shrink + prob · values, for H heads and NV·16 dims.
-template <int H, int NV>
-inline __attribute__((always_inline)) void value_tile(const uint32_t* prob, int64_t heads, const uint32_t* values,
-                                                      int64_t width, int64_t pairs, const float* shrink, float* sum) {
+// sum (head, kStrip) = sum · shrink + prob · values, for H heads and NV·16 dims from `dim` on. The first tile of these dims interleaves
+// rows 2i and 2i + 1 beside its products, and leaves them as words in `strip` (pair, kStrip) for the others. unpack works in 128-bit
+// lanes, so 32 dims come as {0–3, 8–11, 16–19, 24–27} and {4–7, 12–15, …}; the final store puts them back in order.
+template <int H, int NV, bool kFirst>
+void value_tile(const uint32_t* prob, const Block& block, int64_t dim, int64_t rank, uint32_t* strip,
+                const float* shrink, float* sum) {
   __m512 acc[H][NV];
 #pragma GCC unroll 6
   for (int i = 0; i < H; ++i)
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j)
-      acc[i][j] = _mm512_mul_ps(_mm512_loadu_ps(sum + i * width + 16 * j), _mm512_set1_ps(shrink[i]));
-#pragma GCC unroll 1
-  for (int64_t p = 0; p < pairs; ++p) {
+      acc[i][j] = _mm512_mul_ps(_mm512_loadu_ps(sum + i * kStrip + 16 * j), _mm512_set1_ps(shrink[i]));
+  const auto add = [&](int64_t s, __mmask32 second) __attribute__((always_inline)) {
     __m512i v[NV];
+    uint32_t* words = strip + s / 2 * kStrip;
+    if constexpr (kFirst) {
+      const BF16* a = reinterpret_cast<const BF16*>(block.key[s]) + dim;
+      const BF16* b = reinterpret_cast<const BF16*>(block.key[s + 1]) + dim;
+#pragma GCC unroll 2
+      for (int j = 0; j < NV; j += 2) {
+        const __mmask32 mask = mask32(rank - dim - 16 * j);
+        const __m512i x = _mm512_maskz_loadu_epi16(mask, a + 16 * j);
+        const __m512i y = _mm512_maskz_loadu_epi16(mask & second, b + 16 * j);
+        v[j] = _mm512_unpacklo_epi16(x, y);
+        v[j + 1] = _mm512_unpackhi_epi16(x, y);
+        _mm512_store_si512(words + 16 * j, v[j]);
+        _mm512_store_si512(words + 16 * j + 16, v[j + 1]);
+      }
+    } else {
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) v[j] = _mm512_loadu_si512(values + p * width + 16 * j);
+      for (int j = 0; j < NV; ++j) v[j] = _mm512_load_si512(words + 16 * j);
+    }
 #pragma GCC unroll 6
     for (int i = 0; i < H; ++i) {
-      const __m512i w = _mm512_set1_epi32(static_cast<int>(prob[p * heads + i]));
+      const __m512i w = _mm512_set1_epi32(static_cast<int>(prob[s / 2 * 16 + i]));
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) acc[i][j] = dp(acc[i][j], w, v[j]);
     }
-  }
+  };
+  int64_t s = 0;
+#pragma GCC unroll 1
+  for (; s + 2 <= block.count; s += 2) add(s, ~__mmask32{0});
+  if (s < block.count) add(s, 0);
 #pragma GCC unroll 6
   for (int i = 0; i < H; ++i)
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) _mm512_storeu_ps(sum + i * width + 16 * j, acc[i][j]);
+    for (int j = 0; j < NV; ++j) _mm512_storeu_ps(sum + i * kStrip + 16 * j, acc[i][j]);
 }
 
-template <int H>
-void value_rows(const uint32_t* prob, int64_t heads, const uint32_t* values, int64_t width, int64_t pairs,
-                const float* shrink, float* sum) {
-  int64_t r = 0;
-  for (; r + 64 <= width; r += 64) value_tile<H, 4>(prob, heads, values + r, width, pairs, shrink, sum + r);
-  if (r < width) value_tile<H, 2>(prob, heads, values + r, width, pairs, shrink, sum + r);
-}
-
-void accumulate(const uint32_t* prob, int64_t heads, const uint32_t* values, int64_t width, int64_t pairs,
-                const float* shrink, float* sum) {
-  using Rows = void (*)(const uint32_t*, int64_t, const uint32_t*, int64_t, int64_t, const float*, float*);
-  constexpr Rows kRows[kHeadTile] = {value_rows<1>, value_rows<2>, value_rows<3>,
-                                     value_rows<4>, value_rows<5>, value_rows<6>};
-  // Tiles as even as can be: few heads are too few chains to hide the latency of the products.
-  for (int64_t h = 0, tiles = (heads + kHeadTile - 1) / kHeadTile, n = 0; h < heads; h += n, --tiles) {
-    n = (heads - h + tiles - 1) / tiles;
-    kRows[n - 1](prob + h, heads, values, width, pairs, shrink + h, sum + h * width);
+// A strip of dims of all rows, 16 KB of L1, for all heads.
+template <int NV>
+void value_strip(const uint32_t* prob, int64_t heads, const Block& block, int64_t dim, int64_t rank, uint32_t* strip,
+                 const float* shrink, float* sum) {
+  for (int64_t h = 0; h < heads; h += 16, prob += kKeyBlock / 2 * 16, shrink += 16, sum += 16 * kStrip) {
+    const auto first = h == 0 ? value_tile<6, NV, true> : value_tile<6, NV, false>;
+    first(prob, block, dim, rank, strip, shrink, sum);
+    value_tile<5, NV, false>(prob + 6, block, dim, rank, strip, shrink + 6, sum + 6 * kStrip);
+    value_tile<5, NV, false>(prob + 11, block, dim, rank, strip, shrink + 11, sum + 11 * kStrip);
   }
+}
+
+// sum (strip, head, dim of the strip).
+void accumulate(const uint32_t* prob, int64_t heads, const Block& block, int64_t rank, uint32_t* strip,
+                const float* shrink, float* sum) {
+  for (int64_t dim = 0; dim < rank; dim += kStrip, sum += heads * kStrip)
+    (rank - dim > 32 ? value_strip<4> : value_strip<2>)(prob, heads, block, dim, rank, strip, shrink, sum);
 }
 
 // Rows (heads, count) f32 -> words [pair][padded heads] of BF16 pairs, zeros for heads that are only padding.
@@ -249,14 +252,14 @@ void attend(const AttendArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
   const KvLayout& layout = a.kv.cache->layout;
   const int64_t rank = layout.rank, dims = rank + layout.rope_dim, pairs = dims / 2;
-  const int64_t heads = (a.heads + 15) / 16 * 16, groups = (rank + 31) / 32, width = groups * 32;
+  const int64_t heads = (a.heads + 15) / 16 * 16, groups = (rank + 31) / 32, sums = round_up(rank, kStrip) * heads;
   const auto floats = [&](int64_t n) { return scratch.allocate<float>(static_cast<size_t>(n)); };
   const auto words = [&](int64_t n) { return scratch.allocate<uint32_t>(static_cast<size_t>(n)); };
   uint32_t* query = words((pairs + pairs % 2) * heads);
   float* score = floats(kKeyBlock * heads);
   uint32_t* prob = words(kKeyBlock / 2 * heads);
-  uint32_t* values = words(kKeyBlock / 2 * width);
-  float* sum = floats(heads * width);
+  uint32_t* strip = words(kKeyBlock / 2 * kStrip);
+  float* sum = floats(sums);
   float *best = floats(heads), *total = floats(heads), *shrink = floats(heads);
   const bool fp8 = layout.format == LatentFormat::kFp8;
   BF16* expanded = fp8 ? scratch.allocate<BF16>(static_cast<size_t>(kKeyBlock * (dims + 64))) : nullptr;
@@ -267,7 +270,7 @@ void attend(const AttendArgs& a, Arena& scratch) {
   pack_query(a.q_latent, a.q_latent_stride, a.heads, heads, rank, query);
   pack_query(a.q_rope, a.q_rope_stride, a.heads, heads, layout.rope_dim, query + rank / 2 * heads);
   interleave_pairs(query, heads, pairs);
-  std::memset(sum, 0, static_cast<size_t>(heads * width) * sizeof(float));
+  std::memset(sum, 0, static_cast<size_t>(sums) * sizeof(float));
   std::fill_n(best, heads, -std::numeric_limits<float>::max());  // finite: −inf − −inf would be NaN
   std::fill_n(total, heads, 0.0f);
 
@@ -298,18 +301,18 @@ void attend(const AttendArgs& a, Arena& scratch) {
     for (int64_t i = block.count; i < block.count + kKeyTile; ++i) block.key[i] = block.key[block.count - 1];
     scores(query, heads, block, pairs, ahead, score);
     softmax(score, heads, block.count, a.scale, best, total, shrink, prob);
-    interleave(block, rank, groups, values);
-    accumulate(prob, heads, values, width, (block.count + 1) / 2, shrink, sum);
+    accumulate(prob, heads, block, rank, strip, shrink, sum);
   }
 
-  // Undo the order of `interleave`, and divide.
+  // Put the dims back in order, and divide.
   const __m512i low = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
   const __m512i high = _mm512_setr_epi32(8, 9, 10, 11, 24, 25, 26, 27, 12, 13, 14, 15, 28, 29, 30, 31);
   for (int64_t h = 0; h < a.heads; ++h) {
     a.log_sum[h] = best[h] + std::log(total[h]);
     const __m512 inverse = _mm512_set1_ps(1.0f / total[h]);
     for (int64_t g = 0; g < groups; ++g) {
-      const __m512 x = _mm512_loadu_ps(sum + h * width + 32 * g), y = _mm512_loadu_ps(sum + h * width + 32 * g + 16);
+      const float* at = sum + (g / 2 * heads + h) * kStrip + g % 2 * 32;
+      const __m512 x = _mm512_loadu_ps(at), y = _mm512_loadu_ps(at + 16);
       float* out = a.out + h * a.out_stride + 32 * g;
       _mm512_mask_storeu_ps(out, mask16(rank - 32 * g), _mm512_mul_ps(_mm512_permutex2var_ps(x, low, y), inverse));
       _mm512_mask_storeu_ps(out + 16, mask16(rank - 32 * g - 16),
