@@ -62,8 +62,8 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
   }
 
   // With fewer tiles than threads the keys are shared out too, each part keeping its own best k; the best k of those
-  // are the best k of all, whatever the cut.
-  const int64_t parts = tile_count == 0 ? 1 : std::max<int64_t>(1, (2 * pool_.threads() + tile_count - 1) / tile_count);
+  // are the best k of all, whatever the cut. As few parts as will do: one thread joins them.
+  const int64_t parts = tile_count == 0 ? 1 : std::max<int64_t>(1, (pool_.threads() + tile_count - 1) / tile_count);
   const int64_t capacity = TopK::capacity(k);
   uint64_t* found =
       parts > 1 ? arena_.allocate<uint64_t>(static_cast<size_t>(tile_count * kQueryTile * parts * k)) : nullptr;
