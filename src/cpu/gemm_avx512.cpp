@@ -301,6 +301,31 @@ void absorb_tile(const AbsorbArgs& a, const float* strip, int64_t first, int64_t
       _mm512_mask_storeu_ps(a.y + (first + i) * a.y_stride + r + 16 * j, mask16(a.w.cols - r - 16 * j), acc[i][j]);
 }
 
+constexpr int64_t kBytesAhead = 8192;  // asked for beyond the rows in work
+
+// Asks for the bytes of later weight rows, line by line in the order of their addresses, whatever order the rows before are worked
+// on in. In a burst, requests would wait for each other, and everything for them.
+class LinesAhead {
+ public:
+  // Of rows [row, end) of w, and then from `next` on, unless null: what this thread reads after them. Begins `ahead` bytes before the
+  // rows' turn.
+  LinesAhead(const MatrixView& w, int64_t row, int64_t end, const std::byte* next, int64_t ahead)
+      : at_(w.row(row)),
+        end_(at_ + ((end - row) * w.row_bytes() + kLine - 1) / kLine * kLine),
+        next_(next ? next : end_ - kLine) {
+    for (; ahead > 0; ahead -= kLine) this->next();
+  }
+  // One line into L2, where the rows that are asked for fit.
+  void next() {
+    _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+    at_ += kLine;
+    at_ = at_ == end_ ? next_ : at_;
+  }
+
+ private:
+  const std::byte *at_, *end_, *next_;
+};
+
 // Few rows of q read W^UK where it is: 16 of its rows at a time, and of them 128 latent dims, whose sums wait in L1 meanwhile. A
 // register of BF16 holds 16 pairs: their first values in the lower halves, which shifted up are float32, their second values in the
 // upper ones, which are that already.
@@ -364,7 +389,6 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
       for (int i = 0; i < M * 8; ++i) sums[t * M * 8 + i] = acc[i / 2][i % 2];
     }
   }
-  ahead.done();
   const __m512i low_half = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
   const __m512i high_half = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
   for (int64_t t = 0; t < strips; ++t)

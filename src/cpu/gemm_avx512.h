@@ -17,10 +17,9 @@ void multiply_f32(const GemmArgs& args);                  // inputs in float32, 
 namespace {
 
 constexpr int kChains = 16;
-constexpr int64_t kSegment = 1024;     // values along K: a panel of them is 128 KB of L2
-constexpr int64_t kGroup = 16;         // weight rows that are finished together
-constexpr int64_t kLine = 64;          // bytes of a weight row taken at once
-constexpr int64_t kBytesAhead = 8192;  // asked for beyond the rows in work
+constexpr int64_t kSegment = 1024;  // values along K: a panel of them is 128 KB of L2
+constexpr int64_t kGroup = 16;      // weight rows that are finished together
+constexpr int64_t kLine = 64;       // bytes of a weight row taken at once
 
 [[maybe_unused]] int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
 // Pairs of each chain in the segment that begins at k.
@@ -37,42 +36,6 @@ constexpr int64_t kBytesAhead = 8192;  // asked for beyond the rows in work
   const float scale = w.dtype == DType::kF8E4M3 ? w.scale[row / kFp8Group * w.scale_cols() + block] : 1.0f;
   return x_scale ? scale * x_scale[block] : scale;
 }
-
-// Asks for the bytes of later weight rows, line by line in the order of their addresses, whatever order the rows before are worked
-// on in: memory is fast for one stream a core. In a burst, requests would wait for each other, and everything for them.
-class LinesAhead {
- public:
-  // Of rows [row, end) of w, and then from `next` on, unless null: what this thread reads after them. Begins `ahead` bytes before the
-  // rows' turn, less what the product before has asked for.
-  LinesAhead(const MatrixView& w, int64_t row, int64_t end, const std::byte* next, int64_t ahead)
-      : at_(w.row(row)),
-        end_(at_ + ((end - row) * w.row_bytes() + kLine - 1) / kLine * kLine),
-        next_(next ? next : end_ - kLine) {
-    if (at_ == asked_from) {
-      const int64_t asked = std::clamp<int64_t>(end_ - at_ - kLine, 0, asked_bytes);
-      at_ += asked, ahead -= asked;
-    }
-    for (; ahead > 0; ahead -= kLine) this->next();
-  }
-  // One line into L2, where the rows that are asked for fit.
-  void next() {
-    _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
-    at_ += kLine;
-    at_ = at_ == end_ ? next_ : at_;
-  }
-  // After the last row.
-  void done() const {
-    constexpr int64_t kMost = 1 << 20;  // more is no distance from `next_`: that was never reached
-    const int64_t asked = at_ - next_;
-    asked_from = next_, asked_bytes = asked >= 0 && asked <= kMost ? asked : 0;
-  }
-
- private:
-  const std::byte *at_, *end_, *next_;
-  // Of this thread: where the product before would go on, and how much of that it has asked for.
-  static inline thread_local const std::byte* asked_from = nullptr;
-  static inline thread_local int64_t asked_bytes = 0;
-};
 
 // While the line at `line` is worked on, one soon behind it comes from L2 to L1. Left to when it is read, it would wait for one of the
 // core's few places for requests, which those to memory hold all the while that memory takes.

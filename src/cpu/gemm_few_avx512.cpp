@@ -9,7 +9,7 @@ namespace {
 
 // ---- one or two rows
 
-constexpr int64_t kBf16Rows = 64;  // that are cut in stretches: where scales do not say
+constexpr int64_t kBf16Rows = 64;  // cut in stretches together, where no scales say how many
 
 // Of every exponent of a scale (MatrixView::pow2_scale): 50 KB, of which a checkpoint uses a few.
 const Fp8Table& table_of(int exponent) {
@@ -173,11 +173,11 @@ void few_rows(const GemmArgs& a, Arena& scratch) {
 
 // ---- tiles
 
-constexpr int64_t kTileWeights = 4;  // weight rows of a tile
-constexpr int64_t kMostTile = 6;     // input rows of a tile: 24 accumulators + 4 + 1 operands
+constexpr int64_t kTileWeights = Stretches::kStretches;  // weight rows of a tile
+constexpr int64_t kMostTile = 6;                         // input rows of a tile: 24 accumulators + 4 + 1 operands
 constexpr int64_t kBlockSteps = kFp8Group / (2 * kChains);
 
-// chains[i · kGroup + r] = the chains of input row i and weight row r over `steps` × 32 values; weight rows are kSegment apart.
+// chains[i · kTileWeights + r] = the chains of input row i and weight row r over `steps` × 32 values; weight rows are kSegment apart.
 template <int M, bool kFolded>
 void tile_chains(const BF16* w, const BF16* const* x, int64_t steps, const GemmArgs& a, int64_t row, int64_t input,
                  int64_t first_block, __m512* chains) {
@@ -206,35 +206,30 @@ void tile_chains(const BF16* w, const BF16* const* x, int64_t steps, const GemmA
   };
   if constexpr (kFolded) {
     multiply(0, steps);
-    each([&](int i, int r) __attribute__((always_inline)) { chains[i * kGroup + r] = sum[i][r]; });
+    each([&](int i, int r) __attribute__((always_inline)) { chains[i * kTileWeights + r] = sum[i][r]; });
   } else {
-    each([&](int i, int r) { chains[i * kGroup + r] = _mm512_setzero_ps(); });
+    each([&](int i, int r) { chains[i * kTileWeights + r] = _mm512_setzero_ps(); });
     for (int64_t step = 0; step < steps; step += kBlockSteps) {
       multiply(step, step + kBlockSteps);
       const int64_t block = first_block + step / kBlockSteps;
       each([&](int i, int r) __attribute__((always_inline)) {
         const __m512 scale = _mm512_set1_ps(block_scale(a.w, row, packed_scales(a.x, input + i), block));
-        chains[i * kGroup + r] = _mm512_fmadd_ps(sum[i][r], scale, chains[i * kGroup + r]);
+        chains[i * kTileWeights + r] = _mm512_fmadd_ps(sum[i][r], scale, chains[i * kTileWeights + r]);
       });
     }
   }
 }
 
 template <bool kFolded>
-using TileChains = void (*)(const BF16*, const BF16* const*, int64_t, const GemmArgs&, int64_t, int64_t, int64_t,
-                            __m512*);
-template <bool kFolded>
-constexpr TileChains<kFolded> kTileChains[kMostTile] = {tile_chains<1, kFolded>, tile_chains<2, kFolded>,
-                                                        tile_chains<3, kFolded>, tile_chains<4, kFolded>,
-                                                        tile_chains<5, kFolded>, tile_chains<6, kFolded>};
+constexpr decltype(&tile_chains<1, kFolded>) kTileChains[kMostTile] = {
+    tile_chains<1, kFolded>, tile_chains<2, kFolded>, tile_chains<3, kFolded>,
+    tile_chains<4, kFolded>, tile_chains<5, kFolded>, tile_chains<6, kFolded>};
 
-// Values [k, k + 32 · steps) of kTileWeights weight rows that share their tables -> BF16, rows kSegment apart. Of fewer, the last
-// stands for those that are missing.
+// Values [k, k + 32 · steps) of weight rows that share their tables -> BF16, rows kSegment apart; ahead: see Stretches.
 template <bool kFp8>
-void expand(const MatrixView& matrix, int64_t row, int64_t count, int64_t k, int64_t steps,
-            const Fp8Table* const* tables, BF16* out, LinesAhead& lines) {
-  const MatrixView w = matrix;  // copies that nothing written here can change stay in registers
-  LinesAhead ahead = lines;
+void expand(const std::byte* const (&w)[kTileWeights], int64_t cols, int64_t k, int64_t steps,
+            const Fp8Table* const* tables, int64_t ahead, BF16* out) {
+  constexpr int64_t kBytes = kFp8 ? 1 : 2;
   for (const int64_t end = k + 32 * steps; k < end; k += kFp8Group, out += kFp8Group) {
     const Fp8Table table = kFp8 ? *tables[k / kFp8Group] : Fp8Table();
     const auto block = [&]<bool kWhole>() __attribute__((always_inline)) {
@@ -242,55 +237,61 @@ void expand(const MatrixView& matrix, int64_t row, int64_t count, int64_t k, int
       for (int64_t r = 0; r < kTileWeights; ++r)
 #pragma GCC unroll 2
         for (int64_t half = 0; half < kFp8Group; half += 64) {
-          constexpr int64_t kBytes = kFp8 ? 1 : 2;
-          const std::byte* at = w.row(row + std::min(r, count - 1)) + (k + half) * kBytes;
-          for (int64_t i = 0; i < kBytes; ++i) {
-            ahead.next();
-            fetch_near(at + i * kLine);
-          }
+          const std::byte* at = w[r] + (k + half) * kBytes;
+          for (int64_t i = 0; i < kBytes; ++i) fetch_stretch(at + i * kLine, ahead);
           __m512i first, second;
-          load_values<kFp8, kWhole>(at, w.cols - k - half, &table, first, second);
+          load_values<kFp8, kWhole>(at, cols - k - half, &table, first, second);
           _mm512_store_si512(out + r * kSegment + half, first);
           _mm512_store_si512(out + r * kSegment + half + 32, second);
         }
     };
-    k + kFp8Group <= w.cols ? block.template operator()<true>() : block.template operator()<false>();
+    k + kFp8Group <= cols ? block.template operator()<true>() : block.template operator()<false>();
   }
-  lines = ahead;
 }
 
-// Four weight rows of a segment at a time are expanded into L1, once for all inputs.
+// A segment of four weight rows at a time is expanded into L1, once for all inputs. Rows are cut in stretches as in few_rows. Sums of
+// four inputs lie in one register: input row, weight row.
 template <bool kFp8, bool kFolded>
 void tiles(const GemmArgs& a, Arena& scratch) {
+  constexpr int64_t kSumInputs = kGroup / kTileWeights;
   const ArenaScope scope(scratch);
-  const int64_t padded = padded_k(a.w.cols), rows = a.x.rows;
+  const int64_t padded = padded_k(a.w.cols), rows = a.x.rows, row_bytes = a.w.row_bytes();
   BlockTables tables(a.w, kFolded, scratch);
   BF16* weights = scratch.allocate<BF16>(kTileWeights * kSegment);
-  __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(rows * kGroup));
-  __m512* y = scratch.allocate<__m512>(static_cast<size_t>(rows));
+  const int64_t sums = (rows + kSumInputs - 1) / kSumInputs;
+  __m512* chains = scratch.allocate<__m512>(static_cast<size_t>(sums * kGroup));
+  std::fill_n(chains, sums * kGroup, _mm512_setzero_ps());  // those of inputs that do not exist
+  __m512* y = scratch.allocate<__m512>(static_cast<size_t>(sums));
   const int64_t tile_count = (rows + kMostTile - 1) / kMostTile;
-  LinesAhead ahead(a.w, a.n_begin, a.n_begin + a.n_count, a.next, kGroup * a.w.row_bytes());
   for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
     const int64_t row = a.n_begin + j;
-    count = std::min({kGroup, a.n_count - j, kFp8 ? kFp8Group - row % kFp8Group : kGroup});
+    count = std::min(a.n_count - j, kFp8 ? kFp8Group - row % kFp8Group : kBf16Rows);
     const Fp8Table* const* of_block = kFp8 ? tables.of_row(row) : nullptr;
-    for (int64_t i = 0; i < rows; ++i) y[i] = _mm512_setzero_ps();
-    for (int64_t k = 0; k < padded; k += kSegment) {
-      const int64_t steps = chain_pairs(padded, k);
-      for (int64_t r = 0; r < count; r += kTileWeights) {
-        expand<kFp8>(a.w, row + r, std::min(kTileWeights, count - r), k, steps, of_block, weights, ahead);
+    const int64_t length = count / kTileWeights, rest = kTileWeights * length;
+    const Stretches stretches(a.w, row, length, j + count < a.n_count ? a.w.row(row + count) : a.next);
+    // Rows first + r · apart, r < exist; the last stands for those that are missing.
+    const auto work = [&](int64_t first, int64_t apart, int64_t exist) {
+      const std::byte* w[kTileWeights];
+      for (int64_t r = 0; r < kTileWeights; ++r) w[r] = a.w.row(row + first + std::min(r, exist - 1) * apart);
+      std::fill_n(y, sums, _mm512_setzero_ps());
+      for (int64_t k = 0; k < padded; k += kSegment) {
+        const int64_t steps = chain_pairs(padded, k);
+        expand<kFp8>(w, a.w.cols, k, steps, of_block, stretches.ahead(first * row_bytes + k * (kFp8 ? 1 : 2)), weights);
         for (int64_t i = 0, left = tile_count, m = 0; i < rows; i += m, --left) {
           m = (rows - i + left - 1) / left;
           const BF16* x[kMostTile];
           for (int64_t t = 0; t < m; ++t) x[t] = packed_row(a.x, i + t) + k;
-          kTileChains<kFolded>[m - 1](weights, x, steps, a, row, i, k / kFp8Group, chains + i * kGroup + r);
+          kTileChains<kFolded>[m - 1](weights, x, steps, a, row, i, k / kFp8Group, chains + i * kTileWeights);
         }
+        for (int64_t i = 0; i < sums; ++i) y[i] = add_chains(y[i], chains + i * kGroup);
       }
-      for (int64_t i = 0; i < rows; ++i) y[i] = add_chains(y[i], chains + i * kGroup);
-    }
-    for (int64_t i = 0; i < rows; ++i) _mm512_mask_storeu_ps(a.y + i * a.y_stride + j, mask16(count), y[i]);
+      const float* sum = reinterpret_cast<const float*>(y);
+      for (int64_t i = 0; i < rows; ++i)
+        for (int64_t r = 0; r < exist; ++r) a.y[i * a.y_stride + j + first + r * apart] = sum[i * kTileWeights + r];
+    };
+    for (int64_t l = 0; l < length; ++l) work(l, length, kTileWeights);
+    if (rest < count) work(rest, 1, count - rest);
   }
-  ahead.done();
 }
 
 }  // namespace
