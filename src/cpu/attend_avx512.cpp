@@ -177,7 +177,9 @@ void value_tile(const uint32_t* prob, const Block& block, int64_t dim, int64_t r
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j)
       acc[i][j] = _mm512_mul_ps(_mm512_loadu_ps(sum + i * kStrip + 16 * j), _mm512_set1_ps(shrink[i]));
-  const auto add = [&](int64_t s, __mmask32 second) __attribute__((always_inline)) {
+      // Behind an odd number of rows stands the last one again, with no probability.
+#pragma GCC unroll 1
+  for (int64_t s = 0; s < block.count; s += 2) {
     __m512i v[NV];
     uint32_t* words = strip + s / 2 * kStrip;
     if constexpr (kFirst) {
@@ -187,7 +189,7 @@ void value_tile(const uint32_t* prob, const Block& block, int64_t dim, int64_t r
       for (int j = 0; j < NV; j += 2) {
         const __mmask32 mask = mask32(rank - dim - 16 * j);
         const __m512i x = _mm512_maskz_loadu_epi16(mask, a + 16 * j);
-        const __m512i y = _mm512_maskz_loadu_epi16(mask & second, b + 16 * j);
+        const __m512i y = _mm512_maskz_loadu_epi16(mask, b + 16 * j);
         v[j] = _mm512_unpacklo_epi16(x, y);
         v[j + 1] = _mm512_unpackhi_epi16(x, y);
         _mm512_store_si512(words + 16 * j, v[j]);
@@ -203,11 +205,7 @@ void value_tile(const uint32_t* prob, const Block& block, int64_t dim, int64_t r
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) acc[i][j] = dp(acc[i][j], w, v[j]);
     }
-  };
-  int64_t s = 0;
-#pragma GCC unroll 1
-  for (; s + 2 <= block.count; s += 2) add(s, ~__mmask32{0});
-  if (s < block.count) add(s, 0);
+  }
 #pragma GCC unroll 6
   for (int i = 0; i < H; ++i)
 #pragma GCC unroll 4

@@ -6,8 +6,8 @@
 // Power-of-two scales of weight blocks are in the exponents of the expanded weights. With any others, and where the inputs have
 // scales, a chain is cut at blocks of 128: chain += (sum of the block's pairs) · (weight scale · input scale).
 //
-// Few rows (gemm_few_avx512.cpp): a lane is a chain. One or two work on four weight rows where they are, whose bytes are asked for
-// in the order of their addresses, as memory likes best; up to 48 share four weight rows that are expanded into L1.
+// Few rows (gemm_few_avx512.cpp): a lane is a chain. Weight rows are taken four at a time, one of each of four stretches of memory: for
+// one or two inputs where they are, for up to 48 expanded into L1.
 // Many rows: a lane is an output. An input's pair is broadcast against that pair of 64 weight rows, expanded into a panel; a tile of
 // 6 × 64 reads a third of what one with chains in its lanes would.
 #include "cpu/gemm_avx512.h"
