@@ -167,7 +167,8 @@ constexpr int64_t kStrip = 64;  // latent dims
 
 // sum (head, kStrip) = sum · shrink + prob · values, for H heads and NV·16 dims from `dim` on. The first tile of these dims interleaves
 // rows 2i and 2i + 1 beside its products, and leaves them as words in `strip` (pair, kStrip) for the others. unpack works in 128-bit
-// lanes, so 32 dims come as {0–3, 8–11, 16–19, 24–27} and {4–7, 12–15, …}; the final store puts them back in order.
+// lanes, so 32 dims come as {0–3, 8–11, 16–19, 24–27} and {4–7, 12–15, …}; the final store puts them back in order. Behind an
+// odd number of rows stands the last one again, with no probability.
 template <int H, int NV, bool kFirst>
 void value_tile(const uint32_t* prob, const Block& block, int64_t dim, int64_t rank, uint32_t* strip,
                 const float* shrink, float* sum) {
@@ -177,7 +178,6 @@ void value_tile(const uint32_t* prob, const Block& block, int64_t dim, int64_t r
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j)
       acc[i][j] = _mm512_mul_ps(_mm512_loadu_ps(sum + i * kStrip + 16 * j), _mm512_set1_ps(shrink[i]));
-      // Behind an odd number of rows stands the last one again, with no probability.
 #pragma GCC unroll 1
   for (int64_t s = 0; s < block.count; s += 2) {
     __m512i v[NV];
