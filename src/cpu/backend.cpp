@@ -79,9 +79,12 @@ PackedRows Backend::make_packed(RowFormat format, int64_t rows, int64_t k, Arena
 int64_t Backend::rows_per_task(int64_t rows, int64_t row_bytes, int64_t input_rows) const {
   // One or two input rows: reading is all, in stretches that are long enough for memory, and short enough that all threads end together.
   if (input_rows <= 2) {
-    constexpr int64_t kLeast = 65536, kMost = 131072, kRows = 64;
+    constexpr int64_t kLeast = 65536, kMost = 131072;
     const int64_t bytes = std::clamp(rows * row_bytes / (4 * pool_.threads()), kLeast, kMost);
-    return std::max<int64_t>(1, bytes / (kRows * row_bytes)) * kRows;
+    constexpr int64_t kLeastRows = 16, kMostRows = 64;  // that stretches are cut of
+    int64_t unit = kMostRows;
+    while (unit > kLeastRows && rows < 2 * unit * pool_.threads()) unit /= 2;  // something for each thread
+    return std::max<int64_t>(1, bytes / (unit * row_bytes)) * unit;
   }
   constexpr int64_t kMost = 256;  // an expanded panel must stay in L2
   // With few, each begins by asking for its rows: long stretches of memory. Otherwise pieces to share out evenly.
