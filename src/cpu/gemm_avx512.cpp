@@ -301,34 +301,9 @@ void absorb_tile(const AbsorbArgs& a, const float* strip, int64_t first, int64_t
       _mm512_mask_storeu_ps(a.y + (first + i) * a.y_stride + r + 16 * j, mask16(a.w.cols - r - 16 * j), acc[i][j]);
 }
 
-constexpr int64_t kBytesAhead = 8192;  // asked for beyond the rows in work
-
-// Asks for the bytes of later weight rows, line by line in the order of their addresses, whatever order the rows before are worked
-// on in. In a burst, requests would wait for each other, and everything for them.
-class LinesAhead {
- public:
-  // Of rows [row, end) of w, and then from `next` on, unless null: what this thread reads after them. Begins `ahead` bytes before the
-  // rows' turn.
-  LinesAhead(const MatrixView& w, int64_t row, int64_t end, const std::byte* next, int64_t ahead)
-      : at_(w.row(row)),
-        end_(at_ + ((end - row) * w.row_bytes() + kLine - 1) / kLine * kLine),
-        next_(next ? next : end_ - kLine) {
-    for (; ahead > 0; ahead -= kLine) this->next();
-  }
-  // One line into L2, where the rows that are asked for fit.
-  void next() {
-    _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
-    at_ += kLine;
-    at_ = at_ == end_ ? next_ : at_;
-  }
-
- private:
-  const std::byte *at_, *end_, *next_;
-};
-
 // Few rows of q read W^UK where it is: 16 of its rows at a time, and of them 128 latent dims, whose sums wait in L1 meanwhile. A
 // register of BF16 holds 16 pairs: their first values in the lower halves, which shifted up are float32, their second values in the
-// upper ones, which are that already.
+// upper ones, which are that already. With each line the one at its place in the next 16 rows is asked for.
 template <int M>
 void absorb_few(const AbsorbArgs& a, Arena& scratch) {
   constexpr int64_t kColumns = 128, kRows = 16;
@@ -336,11 +311,10 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
   const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   const MatrixView w = a.w;
   const bool fp8 = w.dtype == DType::kF8E4M3;
-  const int64_t strips = (w.cols + kColumns - 1) / kColumns;
+  const int64_t strips = (w.cols + kColumns - 1) / kColumns, value_bytes = fp8 ? 1 : 2;
   __m512* sums = scratch.allocate<__m512>(static_cast<size_t>(strips * M * 8));
   std::fill_n(sums, strips * M * 8, _mm512_setzero_ps());
   Fp8Table* tables = scratch.allocate<Fp8Table>(static_cast<size_t>(strips));
-  LinesAhead ahead(a.w, a.row_begin, a.row_begin + a.nope, a.next, kRows * w.row_bytes() + kBytesAhead);
   int64_t stripe = -1;
   for (int64_t d = 0, end = 0; d < a.nope; d = end) {
     const int64_t n = a.row_begin + d;
@@ -349,6 +323,8 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
       stripe = n / kFp8Group;
       for (int64_t t = 0; t < strips; ++t) tables[t] = Fp8Table(exponent_of(w.scale[stripe * w.scale_cols() + t]));
     }
+    const std::byte* next = end < a.nope || !a.next ? w.row(a.row_begin + end) : a.next;
+    const int64_t ahead = next - w.row(n);
     for (int64_t t = 0; t < strips; ++t) {
       const int64_t r = t * kColumns, left = w.cols - r;
       const Fp8Table table = fp8 ? tables[t] : Fp8Table();
@@ -358,8 +334,9 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
       for (int64_t row = d; row < end; ++row) {
         __m512i pairs[4];
         const int64_t at = (a.row_begin + row) * w.cols + r;
-        ahead.next();
-        ahead.next();
+        const std::byte* soon = w.row(a.row_begin + row) + r * value_bytes + ahead;
+        for (int64_t i = 0; i < kColumns * value_bytes; i += kLine)
+          _mm_prefetch(reinterpret_cast<const char*>(soon + i), _MM_HINT_T1);
         if (fp8) {
           const auto codes = [&](int64_t i) {
             const __mmask64 mask = left >= i + 64 ? ~__mmask64{0} : left <= i ? 0 : (__mmask64{1} << (left - i)) - 1;
@@ -368,8 +345,6 @@ void absorb_few(const AbsorbArgs& a, Arena& scratch) {
           table.expand_in_order(codes(0), pairs[0], pairs[1]);
           table.expand_in_order(codes(64), pairs[2], pairs[3]);
         } else {
-          ahead.next();
-          ahead.next();
 #pragma GCC unroll 4
           for (int i = 0; i < 4; ++i)
             pairs[i] = _mm512_maskz_loadu_epi16(mask32(left - 32 * i), w.bf16() + at + 32 * i);

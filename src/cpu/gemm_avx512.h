@@ -20,6 +20,8 @@ constexpr int kChains = 16;
 constexpr int64_t kSegment = 1024;  // values along K: a panel of them is 128 KB of L2
 constexpr int64_t kGroup = 16;      // weight rows that are finished together
 constexpr int64_t kLine = 64;       // bytes of a weight row taken at once
+template <bool kFp8>
+constexpr int64_t kValueBytes = kFp8 ? 1 : 2;  // of a weight
 
 [[maybe_unused]] int64_t segments_of(int64_t padded) { return (padded + kSegment - 1) / kSegment; }
 // Pairs of each chain in the segment that begins at k.
@@ -56,7 +58,8 @@ class Stretches {
   // Rows [row, row + kStretches · length) of w; `next` is what this thread reads after them, or null.
   Stretches(const MatrixView& w, int64_t row, int64_t length, const std::byte* next)
       : bytes_(length * w.row_bytes()), to_next_(next ? next - w.row(row) - bytes_ : 0) {}
-  // How far behind a line lies the one to ask for with it; `done`: bytes of each stretch before it. Near enough for some lines.
+  // How far behind a line lies the one to ask for with it; `done`: bytes of each stretch before it. For whole segments at once: near an
+  // end, some lines are asked for that nobody needs.
   int64_t ahead(int64_t done) const { return done + kAhead < bytes_ ? kAhead : kAhead + to_next_; }
 
  private:

@@ -6,8 +6,8 @@ namespace fathom::cpu::avx512 {
 
 namespace {
 
-constexpr int64_t kTileWeights = Stretches::kStretches,
-                  kMostTile = 6;  // 24 accumulators + 4 + 1 operands fill the registers
+constexpr int64_t kTileWeights = Stretches::kStretches;
+constexpr int64_t kMostTile = 6;  // input rows: 24 accumulators + 4 + 1 operands fill the registers
 constexpr int64_t kStep = 16;
 
 template <bool kBf16>

@@ -69,7 +69,6 @@ template <int M, int R, bool kFp8, bool kFolded>
 inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t row, int64_t apart, int64_t k,
                                                       const Fp8Table* const* tables, int64_t ahead,
                                                       __m512 (&chain)[M * R]) {
-  constexpr int64_t kBytes = kFp8 ? 1 : 2;
   const int64_t cols = a.w.cols;
   const BF16* x[M];
   for (int i = 0; i < M; ++i) x[i] = packed_row(a.x, i);
@@ -87,8 +86,8 @@ inline __attribute__((always_inline)) void few_chains(const GemmArgs& a, int64_t
     for (int64_t half = 0; half < kFp8Group; half += 64) {
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) {
-        const std::byte* at = w[r] + (k + half) * kBytes;
-        for (int64_t i = 0; i < kBytes; ++i) fetch_stretch(at + i * kLine, ahead);
+        const std::byte* at = w[r] + (k + half) * kValueBytes<kFp8>;
+        for (int64_t i = 0; i < kValueBytes<kFp8>; ++i) fetch_stretch(at + i * kLine, ahead);
         __m512i first, second;
         load_values<kFp8, kWhole>(at, cols - k - half, &table, first, second);
 #pragma GCC unroll 4
@@ -147,7 +146,7 @@ void few_rows(const GemmArgs& a, Arena& scratch) {
     const auto work = [&]<int R>(int64_t first, int64_t apart, int64_t place) __attribute__((always_inline)) {
       for (int64_t s = 0; s < segments; ++s) {
         __m512 chain[M * R];
-        const int64_t ahead = stretches.ahead(first * row_bytes + s * kSegment * (kFp8 ? 1 : 2));
+        const int64_t ahead = stretches.ahead(first * row_bytes + s * kSegment * kValueBytes<kFp8>);
         few_chains<M, R, kFp8, kFolded>(a, row + first, apart, s * kSegment, of_block, ahead, chain);
         for (int i = 0; i < M; ++i)
           for (int r = 0; r < R; ++r) chains[(i * segments + s) * kGroup + place + r * (kGroup / R)] = chain[i * R + r];
@@ -229,7 +228,6 @@ constexpr decltype(&tile_chains<1, kFolded>) kTileChains[kMostTile] = {
 template <bool kFp8>
 void expand(const std::byte* const (&w)[kTileWeights], int64_t cols, int64_t k, int64_t steps,
             const Fp8Table* const* tables, int64_t ahead, BF16* out) {
-  constexpr int64_t kBytes = kFp8 ? 1 : 2;
   for (const int64_t end = k + 32 * steps; k < end; k += kFp8Group, out += kFp8Group) {
     const Fp8Table table = kFp8 ? *tables[k / kFp8Group] : Fp8Table();
     const auto block = [&]<bool kWhole>() __attribute__((always_inline)) {
@@ -237,8 +235,8 @@ void expand(const std::byte* const (&w)[kTileWeights], int64_t cols, int64_t k, 
       for (int64_t r = 0; r < kTileWeights; ++r)
 #pragma GCC unroll 2
         for (int64_t half = 0; half < kFp8Group; half += 64) {
-          const std::byte* at = w[r] + (k + half) * kBytes;
-          for (int64_t i = 0; i < kBytes; ++i) fetch_stretch(at + i * kLine, ahead);
+          const std::byte* at = w[r] + (k + half) * kValueBytes<kFp8>;
+          for (int64_t i = 0; i < kValueBytes<kFp8>; ++i) fetch_stretch(at + i * kLine, ahead);
           __m512i first, second;
           load_values<kFp8, kWhole>(at, cols - k - half, &table, first, second);
           _mm512_store_si512(out + r * kSegment + half, first);
@@ -276,7 +274,8 @@ void tiles(const GemmArgs& a, Arena& scratch) {
       std::fill_n(y, sums, _mm512_setzero_ps());
       for (int64_t k = 0; k < padded; k += kSegment) {
         const int64_t steps = chain_pairs(padded, k);
-        expand<kFp8>(w, a.w.cols, k, steps, of_block, stretches.ahead(first * row_bytes + k * (kFp8 ? 1 : 2)), weights);
+        expand<kFp8>(w, a.w.cols, k, steps, of_block, stretches.ahead(first * row_bytes + k * kValueBytes<kFp8>),
+                     weights);
         for (int64_t i = 0, left = tile_count, m = 0; i < rows; i += m, --left) {
           m = (rows - i + left - 1) / left;
           const BF16* x[kMostTile];
