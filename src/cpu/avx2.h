@@ -55,13 +55,13 @@ constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / un
 }
 [[maybe_unused]] inline __m256 code_factor(float scale) { return _mm256_set1_ps(scale * 0x1p120f); }
 
-// 32 codes at once, a tenth faster, where their order does not matter: lane i of the j-th register is code 4i + j.
-[[maybe_unused]] inline __attribute__((always_inline)) void widen_words(__m256i codes, __m256 factor,
-                                                                        __m256 (&out)[4]) {
-  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 4), odd = _mm256_srai_epi16(codes, 4);
+// The values of 32 codes · 2^-120 at once, where their order does not matter: lane i of the j-th register is code 4i + j.
+[[maybe_unused]] inline __attribute__((always_inline)) void widen_words(__m256i codes, __m256 (&out)[4]) {
+  // Multiplied instead of shifted where the units that shift are the busiest.
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 4),
+                odd = _mm256_mulhi_epi16(codes, _mm256_set1_epi16(1 << 12));
   const auto widen = [&](__m256i words) __attribute__((always_inline)) {
-    const __m256i bits = _mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0x87f00000u)));
-    return _mm256_mul_ps(_mm256_castsi256_ps(bits), factor);
+    return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0x87f00000u))));
   };
   out[0] = widen(_mm256_slli_epi32(even, 16));
   out[1] = widen(_mm256_slli_epi32(odd, 16));

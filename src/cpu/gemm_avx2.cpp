@@ -5,11 +5,12 @@
 //   y = Σ over segments, the sum of their eight chains
 // A lane is a chain, whatever the number of rows, and weights stay in the order of the checkpoint.
 //
-// One or two rows: four weight rows at a time are widened in registers, where they are.
+// One or two rows: gemm_few_avx2.cpp.
 // More: four weight rows of a segment are expanded into L1 for all inputs, or, for many inputs, 64 into L2; 3 × 4 tiles.
+#include "cpu/gemm_avx2.h"
+
 #include <algorithm>
 
-#include "cpu/avx2.h"
 #include "cpu/functions_avx2.h"
 #include "ops/quantize.h"
 
@@ -17,65 +18,9 @@ namespace fathom::cpu::avx2 {
 
 namespace {
 
-constexpr int64_t kSegment = 512;    // values along K
-constexpr int kWeights = 4;          // weight rows of a tile
 constexpr int kMostTile = 3;         // input rows of a tile: 12 accumulators + 3 + 1 operands fill the 16 registers
 constexpr int64_t kInputBlock = 12;  // input rows whose segments stay in L1 while a panel of weights goes by
 constexpr int64_t kPanelRows = 64;   // of weights in L2: 128 KB
-
-int64_t padded_k(int64_t k) { return round_up(k, kFp8Group); }
-// Packed inputs are [segment][row][value]: what a block of rows needs of a segment is contiguous. segment: where it begins.
-int64_t segment_length(int64_t k, int64_t segment) { return std::min(kSegment, padded_k(k) - segment); }
-float* packed_row(const PackedRows& x, int64_t i, int64_t segment) {
-  return reinterpret_cast<float*>(x.data) + segment * x.rows + i * segment_length(x.k, segment);
-}
-
-float block_scale(const MatrixView& w, int64_t row, int64_t k) {
-  return w.scale[row / kFp8Group * w.scale_cols() + k / kFp8Group];
-}
-
-template <DType kType>
-constexpr int64_t kValueBytes = kType == DType::kF8E4M3 ? 1
-                                : kType == DType::kBF16 ? 2
-                                                        : 4;
-
-template <DType kType>
-const std::byte* weight_at(const MatrixView& w, int64_t row, int64_t k) {
-  return static_cast<const std::byte*>(w.data) + (row * w.cols + k) * kValueBytes<kType>;
-}
-
-// Block [k, k + 128) of a weight row -> float32, in the order of the packed inputs; zeros behind the row's end.
-template <DType kType>
-void expand_block(const MatrixView& w, int64_t row, int64_t k, float* out) {
-  const int64_t count = std::min<int64_t>(kFp8Group, w.cols - k);
-  const std::byte* data = weight_at<kType>(w, row, k);
-  if constexpr (kType == DType::kF8E4M3) {
-    const E4M3* codes = reinterpret_cast<const E4M3*>(data);
-    const float scale = block_scale(w, row, k);
-    if (count == kFp8Group && plain_codes(codes, count, scale)) {
-      for (int64_t i = 0; i < kFp8Group; i += 32) {
-        __m256 x[4];
-        widen_words(load_codes(codes + i), code_factor(scale), x);
-        for (int j = 0; j < 4; ++j) _mm256_storeu_ps(out + i + 8 * j, x[j]);
-      }
-      return;
-    }
-    widen_block(codes, count, scale, out);
-  } else if constexpr (kType == DType::kBF16) {
-    widen_bf16(reinterpret_cast<const BF16*>(data), count, out);
-  } else {
-    std::copy_n(reinterpret_cast<const float*>(data), count, out);
-  }
-  std::fill(out + count, out + kFp8Group, 0.0f);
-  if (kType == DType::kF8E4M3)
-    for (int64_t i = 0; i < kFp8Group; i += 32) order_as_words(out + i);
-}
-
-// The sums of four registers' lanes.
-inline __attribute__((always_inline)) __m128 add_lanes(const __m256 (&x)[kWeights]) {
-  const __m256 h = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
-  return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
-}
 
 // The first `count` of four outputs. Masked stores take AMD's processors ten times as long as others.
 inline __m128 load4(const float* y, int64_t count) {
@@ -89,124 +34,6 @@ inline void store4(float* y, int64_t count, __m128 x) {
   float out[kWeights];
   _mm_storeu_ps(out, x);
   std::copy_n(out, count, y);
-}
-
-// ---- one or two rows
-
-// A segment of four weight rows and of M input rows. Of fewer weight rows, the last stands for those that are missing.
-template <int M, DType kType>
-struct Segment {
-  const std::byte* w[kWeights];
-  const float* x[M];
-  const std::byte* next;  // what is read later: the first row's bytes, the others' `next_stride` apart
-  int64_t next_stride;
-
-  inline __attribute__((always_inline)) void fetch(int64_t value) const {
-#pragma GCC unroll 4
-    for (int64_t r = 0; r < kWeights; ++r)
-      _mm_prefetch(reinterpret_cast<const char*>(next) + r * next_stride + value * kValueBytes<kType>, _MM_HINT_T0);
-  }
-};
-
-// acc[i][r] += the chains of values [0, count) (a multiple of a line's) of input row i and weight row r.
-template <int M, DType kType>
-inline __attribute__((always_inline)) void add_values(const Segment<M, kType>& s, int64_t count,
-                                                      __m256 (&acc)[M][kWeights]) {
-  constexpr int64_t kLineValues = kLine / kValueBytes<kType>;
-#pragma GCC unroll 1
-  for (int64_t line = 0; line < count; line += kLineValues) {
-    s.fetch(line);
-#pragma GCC unroll 1
-    for (int64_t k = line; k < line + kLineValues; k += kWide) {
-#pragma GCC unroll 4
-      for (int r = 0; r < kWeights; ++r) {
-        __m256 v;
-        if constexpr (kType == DType::kBF16)
-          v = load_bf16(reinterpret_cast<const BF16*>(s.w[r]) + k);
-        else
-          v = _mm256_loadu_ps(reinterpret_cast<const float*>(s.w[r]) + k);
-#pragma GCC unroll 2
-        for (int i = 0; i < M; ++i) acc[i][r] = _mm256_fmadd_ps(_mm256_loadu_ps(s.x[i] + k), v, acc[i][r]);
-      }
-    }
-  }
-}
-
-// The same for the block of codes from `begin` on, times `scale`. most: the largest sizes among all codes, by which a NaN is
-// found afterwards.
-template <int M>
-inline __attribute__((always_inline)) void add_codes(const Segment<M, DType::kF8E4M3>& s, int64_t begin, float scale,
-                                                     __m256 (&acc)[M][kWeights], __m256i& most) {
-  const __m256 factor = code_factor(scale);
-#pragma GCC unroll 1
-  for (int64_t k = begin; k < begin + kFp8Group; k += 32) {
-    if (k % kLine == 0) s.fetch(k);
-#pragma GCC unroll 4
-    for (int r = 0; r < kWeights; ++r) {
-      const __m256i codes = load_codes(reinterpret_cast<const E4M3*>(s.w[r]) + k);
-      most = larger_sizes(most, codes);
-      __m256 v[4];
-      widen_words(codes, factor, v);
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j)
-#pragma GCC unroll 2
-        for (int i = 0; i < M; ++i) acc[i][r] = _mm256_fmadd_ps(_mm256_loadu_ps(s.x[i] + k + 8 * j), v[j], acc[i][r]);
-    }
-  }
-}
-
-template <int M, DType kType>
-void multiply_in_place(const GemmArgs& args) {
-  constexpr bool kFp8 = kType == DType::kF8E4M3;
-  const GemmArgs a = args;  // what nothing written here can change
-  const MatrixView& w = a.w;
-  alignas(32) float values[kWeights][kSegment];
-  for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
-    const int64_t row = a.n_begin + j;
-    count = std::min<int64_t>(kWeights, a.n_count - j);
-    if (kFp8) count = std::min(count, kFp8Group - row % kFp8Group);  // one scale for all
-    const auto row_at = [&](int64_t r) { return row + std::min(r, count - 1); };
-    __m128 y[M];
-    for (int i = 0; i < M; ++i) y[i] = _mm_setzero_ps();
-    for (int64_t begin = 0; begin < w.cols; begin += kSegment) {
-      const int64_t length = segment_length(w.cols, begin);
-      Segment<M, kType> s;
-      for (int64_t r = 0; r < kWeights; ++r) s.w[r] = weight_at<kType>(w, row_at(r), begin);
-      for (int i = 0; i < M; ++i) s.x[i] = packed_row(a.x, i, begin);
-      // The next segment, or the first one of the next rows.
-      s.next = begin + kSegment < w.cols ? weight_at<kType>(w, row, begin + kSegment)
-                                         : weight_at<kType>(w, row + kWeights, 0);
-      s.next_stride = w.cols * kValueBytes<kType>;
-      __m256 acc[M][kWeights];
-      clear(acc);
-      bool done = begin + length <= w.cols;
-      if constexpr (kFp8) {
-        __m256i most = _mm256_setzero_si256();
-        for (int64_t k = 0; done && k < length; k += kFp8Group) {
-          const float scale = block_scale(w, row, begin + k);
-          add_codes<M>(s, k, scale, acc, most);
-          done = finite_factor(scale);
-        }
-        done = done && !has_nan(most);
-      } else if (done) {
-        add_values<M, kType>(s, length, acc);
-      }
-      if (!done) {  // the row's end, or codes that want care
-        Segment<M, DType::kF32> widened;
-        std::copy_n(s.x, M, widened.x);
-        widened.next = s.next, widened.next_stride = s.next_stride;
-        for (int64_t r = 0; r < kWeights; ++r) {
-          widened.w[r] = reinterpret_cast<const std::byte*>(values[r]);
-          for (int64_t k = 0; k < length; k += kFp8Group) expand_block<kType>(w, row_at(r), begin + k, values[r] + k);
-        }
-        clear(acc);
-        add_values<M, DType::kF32>(widened, length, acc);
-      }
-#pragma GCC unroll 2
-      for (int i = 0; i < M; ++i) y[i] = _mm_add_ps(y[i], add_lanes(acc[i]));
-    }
-    for (int i = 0; i < M; ++i) store4(a.y + i * a.y_stride + j, count, y[i]);
-  }
 }
 
 // ---- more rows
@@ -288,13 +115,6 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
   }
 }
 
-template <DType kType>
-void multiply(const GemmArgs& a, Arena& scratch) {
-  a.x.rows == 1   ? multiply_in_place<1, kType>(a)
-  : a.x.rows == 2 ? multiply_in_place<2, kType>(a)
-                  : multiply_panels<kType>(a, scratch);
-}
-
 }  // namespace
 
 RowFormat row_format(InputRounding, DType weight) {
@@ -333,18 +153,21 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
       }
       if (out.format == RowFormat::kF32Words)
         for (int64_t j = 0; j < segment_length(k, segment); j += 32) order_as_words(row + j);
+      if (scaled_inputs(out))
+        for (int64_t j = 0; j < segment_length(k, segment); ++j) row[j] *= kFewScale;
     }
 }
 
 void gemm(const GemmArgs& a, Arena& scratch) {
   if (a.x.rows == 0) return;
+  if (a.x.rows <= kFewRows) return multiply_few(a, scratch);
   switch (a.w.dtype) {
     case DType::kF8E4M3:
-      return multiply<DType::kF8E4M3>(a, scratch);
+      return multiply_panels<DType::kF8E4M3>(a, scratch);
     case DType::kBF16:
-      return multiply<DType::kBF16>(a, scratch);
+      return multiply_panels<DType::kBF16>(a, scratch);
     default:
-      return multiply<DType::kF32>(a, scratch);
+      return multiply_panels<DType::kF32>(a, scratch);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "cpu/avx512.h"
 #include "cpu/packing.h"
+#include "cpu/stretches.h"
 
 namespace fathom::cpu::avx512 {
 
@@ -48,24 +49,7 @@ inline __attribute__((always_inline)) void fetch_near(const std::byte* line) {
   _mm_prefetch(reinterpret_cast<const char*>(line + kSoon), _MM_HINT_T0);
 }
 
-// Weight rows read as kStretches stretches of memory side by side, each in order, a row of each at a time: their chains hide each
-// other's latency, and a core gets most from memory by a few long streams, which it sees coming. They are asked for some way ahead,
-// and near their ends what comes next, taken to be cut likewise.
-class Stretches {
- public:
-  static constexpr int64_t kStretches = 4;
-
-  // Rows [row, row + kStretches · length) of w; `next` is what this thread reads after them, or null.
-  Stretches(const MatrixView& w, int64_t row, int64_t length, const std::byte* next)
-      : bytes_(length * w.row_bytes()), to_next_(next ? next - w.row(row) - bytes_ : 0) {}
-  // How far behind a line lies the one to ask for with it; `done`: bytes of each stretch before it. For whole segments at once: near an
-  // end, some lines are asked for that nobody needs.
-  int64_t ahead(int64_t done) const { return done + kAhead < bytes_ ? kAhead : kAhead + to_next_; }
-
- private:
-  static constexpr int64_t kAhead = 3072;
-  int64_t bytes_, to_next_;
-};
+using Stretches = StretchesAhead<3072>;
 inline __attribute__((always_inline)) void fetch_stretch(const std::byte* line, int64_t ahead) {
   _mm_prefetch(reinterpret_cast<const char*>(line + ahead), _MM_HINT_T1);
   fetch_near(line);

@@ -1,0 +1,85 @@
+// What the AVX2 matrix products share: their order of summation, packed inputs and widened weights (gemm_avx2.cpp).
+// Internal linkage, as in generic.h.
+#pragma once
+
+#include <algorithm>
+
+#include "cpu/avx2.h"
+#include "cpu/kernels.h"
+
+namespace fathom::cpu::avx2 {
+
+// Up to this many input rows, weights are read in place (gemm_few_avx2.cpp).
+inline constexpr int64_t kFewRows = 2;
+void multiply_few(const GemmArgs& args, Arena& scratch);  // 1 to kFewRows
+
+namespace {
+
+constexpr int64_t kSegment = 512;  // values along K
+constexpr int kWeights = 4;        // weight rows of a tile
+
+[[maybe_unused]] int64_t padded_k(int64_t k) { return round_up(k, kFp8Group); }
+// Packed inputs are [segment][row][value]: what a block of rows needs of a segment is contiguous. segment: where it begins.
+[[maybe_unused]] int64_t segment_length(int64_t k, int64_t segment) {
+  return std::min(kSegment, padded_k(k) - segment);
+}
+[[maybe_unused]] float* packed_row(const PackedRows& x, int64_t i, int64_t segment) {
+  return reinterpret_cast<float*>(x.data) + segment * x.rows + i * segment_length(x.k, segment);
+}
+// Few inputs of FP8 weights are larger by this factor, so that sums of codes' bits stay far from the least float32
+// (gemm_few_avx2.cpp). Above 2^79 they are infinite.
+constexpr float kFewScale = 0x1p48f;
+[[maybe_unused]] bool scaled_inputs(const PackedRows& x) {
+  return x.format == RowFormat::kF32Words && x.rows <= kFewRows;
+}
+
+[[maybe_unused]] float block_scale(const MatrixView& w, int64_t row, int64_t k) {
+  return w.scale[row / kFp8Group * w.scale_cols() + k / kFp8Group];
+}
+
+template <DType kType>
+constexpr int64_t kValueBytes = kType == DType::kF8E4M3 ? 1
+                                : kType == DType::kBF16 ? 2
+                                                        : 4;
+
+template <DType kType>
+const std::byte* weight_at(const MatrixView& w, int64_t row, int64_t k) {
+  return static_cast<const std::byte*>(w.data) + (row * w.cols + k) * kValueBytes<kType>;
+}
+
+// Block [k, k + 128) of a weight row -> float32, in the order of the packed inputs; zeros behind the row's end.
+template <DType kType>
+void expand_block(const MatrixView& w, int64_t row, int64_t k, float* out) {
+  const int64_t count = std::min<int64_t>(kFp8Group, w.cols - k);
+  const std::byte* data = weight_at<kType>(w, row, k);
+  if constexpr (kType == DType::kF8E4M3) {
+    const E4M3* codes = reinterpret_cast<const E4M3*>(data);
+    const float scale = block_scale(w, row, k);
+    if (count == kFp8Group && plain_codes(codes, count, scale)) {
+      const __m256 factor = code_factor(scale);
+      for (int64_t i = 0; i < kFp8Group; i += 32) {
+        __m256 x[4];
+        widen_words(load_codes(codes + i), x);
+        for (int j = 0; j < 4; ++j) _mm256_storeu_ps(out + i + 8 * j, _mm256_mul_ps(x[j], factor));
+      }
+      return;
+    }
+    widen_block(codes, count, scale, out);
+  } else if constexpr (kType == DType::kBF16) {
+    widen_bf16(reinterpret_cast<const BF16*>(data), count, out);
+  } else {
+    std::copy_n(reinterpret_cast<const float*>(data), count, out);
+  }
+  std::fill(out + count, out + kFp8Group, 0.0f);
+  if (kType == DType::kF8E4M3)
+    for (int64_t i = 0; i < kFp8Group; i += 32) order_as_words(out + i);
+}
+
+// The sums of four registers' lanes.
+[[maybe_unused]] inline __attribute__((always_inline)) __m128 add_lanes(const __m256 (&x)[kWeights]) {
+  const __m256 h = _mm256_hadd_ps(_mm256_hadd_ps(x[0], x[1]), _mm256_hadd_ps(x[2], x[3]));
+  return _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1));
+}
+
+}  // namespace
+}  // namespace fathom::cpu::avx2
