@@ -55,19 +55,20 @@ constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / un
 }
 [[maybe_unused]] inline __m256 code_factor(float scale) { return _mm256_set1_ps(scale * 0x1p120f); }
 
-// The values of 32 codes · 2^-120 at once, where their order does not matter: lane i of the j-th register is code 4i + j.
-[[maybe_unused]] inline __attribute__((always_inline)) void widen_words(__m256i codes, __m256 (&out)[4]) {
+// 32 codes at once, where their order does not matter.
+struct CodeWords {
+  CodeWords() = default;
   // Multiplied instead of shifted where the units that shift are the busiest.
-  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 4),
-                odd = _mm256_mulhi_epi16(codes, _mm256_set1_epi16(1 << 12));
-  const auto widen = [&](__m256i words) __attribute__((always_inline)) {
-    return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32(static_cast<int>(0x87f00000u))));
-  };
-  out[0] = widen(_mm256_slli_epi32(even, 16));
-  out[1] = widen(_mm256_slli_epi32(odd, 16));
-  out[2] = widen(even);
-  out[3] = widen(odd);
-}
+  explicit CodeWords(__m256i codes)
+      : even(_mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 4)),
+        odd(_mm256_mulhi_epi16(codes, _mm256_set1_epi16(1 << 12))) {}
+  // Values · 2^-120: lane i is code 4i + j.
+  inline __attribute__((always_inline)) __m256 values(int j) const {
+    const __m256i half = j % 2 ? odd : even, bits = j < 2 ? _mm256_slli_epi32(half, 16) : half;
+    return _mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(static_cast<int>(0x87f00000u))));
+  }
+  __m256i even, odd;
+};
 // 32 values in that order.
 [[maybe_unused]] inline void order_as_words(float* x) {
   __m256 in[4], pair[4];

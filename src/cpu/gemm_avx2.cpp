@@ -5,8 +5,8 @@
 //   y = Σ over segments, the sum of their eight chains
 // A lane is a chain, whatever the number of rows, and weights stay in the order of the checkpoint.
 //
-// One or two rows: gemm_few_avx2.cpp.
-// More: four weight rows of a segment are expanded into L1 for all inputs, or, for many inputs, 64 into L2; 3 × 4 tiles.
+// Up to 12 rows: gemm_few_avx2.cpp.
+// More: 64 weight rows of a segment are expanded into L2; tiles of 3 inputs and 4 weight rows.
 #include "cpu/gemm_avx2.h"
 
 #include <algorithm>
@@ -36,7 +36,7 @@ inline void store4(float* y, int64_t count, __m128 x) {
   std::copy_n(out, count, y);
 }
 
-// ---- more rows
+// ---- many rows
 
 struct TileArgs {
   const float* x;  // (M, length)
@@ -80,19 +80,19 @@ void multiply_panels(const GemmArgs& a, Arena& scratch) {
   const ArenaScope scope(scratch);
   const MatrixView& w = a.w;
   const int64_t rows = a.x.rows, padded = padded_k(w.cols);
-  const int64_t blocks = (rows + kInputBlock - 1) / kInputBlock, panel_rows = blocks == 1 ? kWeights : kPanelRows;
-  float* panel = scratch.allocate<float>(static_cast<size_t>(panel_rows * kSegment));
+  const int64_t blocks = (rows + kInputBlock - 1) / kInputBlock;
+  float* panel = scratch.allocate<float>(static_cast<size_t>(kPanelRows * kSegment));
   TileArgs t{};
   t.y_stride = a.y_stride;
-  for (int64_t j = 0; j < a.n_count; j += panel_rows) {
-    const int64_t row = a.n_begin + j, count = std::min(panel_rows, a.n_count - j);
+  for (int64_t j = 0; j < a.n_count; j += kPanelRows) {
+    const int64_t row = a.n_begin + j, count = std::min(kPanelRows, a.n_count - j);
     for (int64_t segment = 0; segment < padded; segment += kSegment) {
       t.length = segment_length(w.cols, segment);
       t.first = segment == 0;
       const bool more = segment + kSegment < padded;
       for (int64_t r = 0; r < count; ++r) {
         // What is read after this panel.
-        fetch(more ? weight_at<kType>(w, row + r, segment + kSegment) : weight_at<kType>(w, row + r + panel_rows, 0),
+        fetch(more ? weight_at<kType>(w, row + r, segment + kSegment) : weight_at<kType>(w, row + r + kPanelRows, 0),
               kSegment * kValueBytes<kType>);
         for (int64_t k = 0; k < t.length; k += kFp8Group)
           expand_block<kType>(w, row + r, segment + k, panel + r * kSegment + k);

@@ -10,7 +10,7 @@
 namespace fathom::cpu::avx2 {
 
 // Up to this many input rows, weights are read in place (gemm_few_avx2.cpp).
-inline constexpr int64_t kFewRows = 2;
+inline constexpr int64_t kFewRows = 12;
 void multiply_few(const GemmArgs& args, Arena& scratch);  // 1 to kFewRows
 
 namespace {
@@ -58,9 +58,8 @@ void expand_block(const MatrixView& w, int64_t row, int64_t k, float* out) {
     if (count == kFp8Group && plain_codes(codes, count, scale)) {
       const __m256 factor = code_factor(scale);
       for (int64_t i = 0; i < kFp8Group; i += 32) {
-        __m256 x[4];
-        widen_words(load_codes(codes + i), x);
-        for (int j = 0; j < 4; ++j) _mm256_storeu_ps(out + i + 8 * j, _mm256_mul_ps(x[j], factor));
+        const CodeWords words(load_codes(codes + i));
+        for (int j = 0; j < 4; ++j) _mm256_storeu_ps(out + i + 8 * j, _mm256_mul_ps(words.values(j), factor));
       }
       return;
     }

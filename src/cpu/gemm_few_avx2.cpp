@@ -1,4 +1,5 @@
-// AVX2 products of one or two input rows: four weight rows at a time are widened in registers, where they are.
+// AVX2 products of few input rows: weights are widened in registers, where they are. Four weight rows at a time for one or two inputs,
+// two at a time for three to six, a register of a weight's values used by all.
 //
 // A code's bits, moved to their places, are its value · 2^-120 (avx2.h). Where a block's scale is a power of two, nothing is multiplied
 // to mend that: a chain sums x · 2^48 times those bits, in units of its block's scale · 2^72. Between two blocks it is
@@ -49,70 +50,79 @@ class StripeScales {
   float *factor_, *unit_;
 };
 
-// A segment of four weight rows and M input rows.
-template <int M>
+// Some values of R weight rows and M input rows.
+template <int M, int R>
 struct Segment {
-  const std::byte* w[kWeights];
+  const std::byte* w[R];
   const float* x[M];
   int64_t length;  // values, a multiple of 128
-  int64_t ahead;   // see Stretches
+  int64_t ahead;   // how far behind a line lies the one to ask for with it
 
   inline __attribute__((always_inline)) void fetch(const std::byte* line) const {
     _mm_prefetch(reinterpret_cast<const char*>(line + ahead), _MM_HINT_T0);
   }
 };
 
-// What a segment adds to four outputs of each input row. Chains are local to the functions that return it: one whose address another
-// function knows is stored in every step.
-template <int M>
+// What a segment adds to R outputs of each input. Chains are local to the functions that return it: one whose address another function
+// knows is stored in every step.
+template <int M, int R>
 struct Sums {
-  explicit Sums(const __m256 (&chains)[M][kWeights]) {
-#pragma GCC unroll 2
-    for (int i = 0; i < M; ++i) of[i] = add_lanes(chains[i]);
+  static_assert(R == 2 || R == 4);
+  static constexpr int kPerRegister = 4 / R;  // inputs
+  explicit Sums(const __m256 (&chains)[M][R]) {
+#pragma GCC unroll 6
+    for (int i = 0; i < M; i += kPerRegister) {
+      const int last = std::min(i + kPerRegister, M) - 1;
+      of[i / kPerRegister] = add_lanes({chains[i][0], chains[i][1], chains[last][R - 2], chains[last][R - 1]});
+    }
   }
-  __m128 of[M];
+  __m128 of[(M + kPerRegister - 1) / kPerRegister];
 };
 
-// Of values in BF16 or float32: acc[i][r] are the chains of input row i and weight row r.
-template <int M, DType kType>
-inline __attribute__((always_inline)) Sums<M> sum_values(const Segment<M>& s) {
+// acc[i][r] of input row i and weight row r: chains of values in BF16 or float32.
+template <int M, int R, DType kType>
+inline __attribute__((always_inline)) Sums<M, R> sum_values(const Segment<M, R>& s) {
   constexpr int64_t kLineValues = kLine / kValueBytes<kType>;
-  __m256 acc[M][kWeights];
+  __m256 acc[M][R];
   clear(acc);
 #pragma GCC unroll 1
   for (int64_t line = 0; line < s.length; line += kLineValues) {
 #pragma GCC unroll 4
-    for (int r = 0; r < kWeights; ++r) s.fetch(s.w[r] + line * kValueBytes<kType>);
+    for (int r = 0; r < R; ++r) s.fetch(s.w[r] + line * kValueBytes<kType>);
 #pragma GCC unroll 1
     for (int64_t k = line; k < line + kLineValues; k += kWide) {
+      __m256 v[R];
 #pragma GCC unroll 4
-      for (int r = 0; r < kWeights; ++r) {
-        __m256 v;
+      for (int r = 0; r < R; ++r) {
         if constexpr (kType == DType::kBF16)
-          v = load_bf16(reinterpret_cast<const BF16*>(s.w[r]) + k);
+          v[r] = load_bf16(reinterpret_cast<const BF16*>(s.w[r]) + k);
         else
-          v = _mm256_loadu_ps(reinterpret_cast<const float*>(s.w[r]) + k);
-#pragma GCC unroll 2
-        for (int i = 0; i < M; ++i) acc[i][r] = _mm256_fmadd_ps(_mm256_loadu_ps(s.x[i] + k), v, acc[i][r]);
+          v[r] = _mm256_loadu_ps(reinterpret_cast<const float*>(s.w[r]) + k);
+      }
+#pragma GCC unroll 6
+      for (int i = 0; i < M; ++i) {
+        const __m256 x = _mm256_loadu_ps(s.x[i] + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < R; ++r) acc[i][r] = _mm256_fmadd_ps(x, v[r], acc[i][r]);
       }
     }
   }
-  return Sums<M>(acc);
+  return Sums<M, R>(acc);
 }
 
 // Of codes whose first block is `block`; kPow2: scales are powers of two. None: a code is NaN, or a scale out of bounds.
-template <int M, bool kPow2>
-inline __attribute__((always_inline)) std::optional<Sums<M>> sum_codes(const Segment<M>& s, const StripeScales& scales,
-                                                                       int64_t block) {
+template <int M, int R, bool kPow2>
+inline __attribute__((always_inline)) std::optional<Sums<M, R>> sum_codes(const Segment<M, R>& s,
+                                                                          const StripeScales& scales, int64_t block) {
   const float unit = scales.unit(block + s.length / kFp8Group - 1);
   if (unit == 0) return std::nullopt;
-  __m256 acc[M][kWeights];
+  __m256 acc[M][R];
   __m256i most = _mm256_setzero_si256();
   const auto multiply_all = [&](__m256 factor) __attribute__((always_inline)) {
-#pragma GCC unroll 2
+#pragma GCC unroll 6
     for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
-      for (int r = 0; r < kWeights; ++r) acc[i][r] = _mm256_mul_ps(acc[i][r], factor);
+      for (int r = 0; r < R; ++r) acc[i][r] = _mm256_mul_ps(acc[i][r], factor);
   };
   clear(acc);
 #pragma GCC unroll 1
@@ -124,33 +134,31 @@ inline __attribute__((always_inline)) std::optional<Sums<M>> sum_codes(const Seg
 #pragma GCC unroll 2
       for (int64_t k = line; k < line + kLine; k += 32) {
 #pragma GCC unroll 4
-        for (int r = 0; r < kWeights; ++r) {
+        for (int r = 0; r < R; ++r) {
           if (k == line) s.fetch(s.w[r] + k);
           const __m256i codes = load_codes(reinterpret_cast<const E4M3*>(s.w[r]) + k);
           most = larger_sizes(most, codes);
-          __m256 v[4];
-          widen_words(codes, v);
+          const CodeWords words(codes);
 #pragma GCC unroll 4
           for (int j = 0; j < 4; ++j) {
-            if (!kPow2) v[j] = _mm256_mul_ps(v[j], factor);
-#pragma GCC unroll 2
-            for (int i = 0; i < M; ++i)
-              acc[i][r] = _mm256_fmadd_ps(_mm256_loadu_ps(s.x[i] + k + 8 * j), v[j], acc[i][r]);
+            const __m256 v = kPow2 ? words.values(j) : _mm256_mul_ps(words.values(j), factor);
+#pragma GCC unroll 6
+            for (int i = 0; i < M; ++i) acc[i][r] = _mm256_fmadd_ps(_mm256_loadu_ps(s.x[i] + k + 8 * j), v, acc[i][r]);
           }
         }
       }
   }
   if (kPow2) multiply_all(_mm256_set1_ps(unit));
   if (has_nan(most)) return std::nullopt;
-  return Sums<M>(acc);
+  return Sums<M, R>(acc);
 }
 
 // Of any weights, expanded before: the row's end, or codes that want care.
-template <int M, DType kType>
-__attribute__((noinline)) Sums<M> sum_expanded(const GemmArgs& a, const int64_t (&row)[kWeights], int64_t begin,
-                                               Segment<M> s) {
-  alignas(32) float values[kWeights][kSegment], inputs[M][kSegment];
-  for (int64_t r = 0; r < kWeights; ++r) {
+template <int M, int R, DType kType>
+__attribute__((noinline)) Sums<M, R> sum_expanded(const GemmArgs& a, const int64_t (&row)[R], int64_t begin,
+                                                  Segment<M, R> s) {
+  alignas(32) float values[R][kSegment], inputs[M][kSegment];
+  for (int64_t r = 0; r < R; ++r) {
     for (int64_t k = 0; k < s.length; k += kFp8Group) expand_block<kType>(a.w, row[r], begin + k, values[r] + k);
     s.w[r] = reinterpret_cast<const std::byte*>(values[r]);
   }
@@ -159,12 +167,34 @@ __attribute__((noinline)) Sums<M> sum_expanded(const GemmArgs& a, const int64_t 
       for (int64_t k = 0; k < s.length; ++k) inputs[i][k] = s.x[i][k] / kFewScale;
       s.x[i] = inputs[i];
     }
-  return sum_values<M, DType::kF32>(s);
+  return sum_values<M, R, DType::kF32>(s);
 }
+
+// The sums of segment [begin, …) of R weight rows and of M inputs from the first-th on.
+template <int M, int R, DType kType, bool kPow2>
+inline __attribute__((always_inline)) Sums<M, R> sum_segment(const GemmArgs& a, const StripeScales& scales,
+                                                             const int64_t (&row)[R], int64_t first, int64_t begin,
+                                                             int64_t ahead) {
+  Segment<M, R> s;
+  for (int r = 0; r < R; ++r) s.w[r] = weight_at<kType>(a.w, row[r], begin);
+  for (int i = 0; i < M; ++i) s.x[i] = packed_row(a.x, first + i, begin);
+  s.length = segment_length(a.w.cols, begin);
+  s.ahead = ahead;
+  if (begin + s.length <= a.w.cols) {
+    if constexpr (kType != DType::kF8E4M3)
+      return sum_values<M, R, kType>(s);
+    else if (const auto sums = sum_codes<M, R, kPow2>(s, scales, begin / kFp8Group))
+      return *sums;
+  }
+  return sum_expanded<M, R, kType>(a, row, begin, s);
+}
+
+// ---- one or two inputs
 
 template <int M, DType kType, bool kPow2>
 void multiply_rows(const GemmArgs& args, Arena& scratch) {
   constexpr bool kFp8 = kType == DType::kF8E4M3;
+  constexpr int R = Stretches::kStretches;
   const GemmArgs a = args;  // what nothing written here can change
   const MatrixView& w = a.w;
   const ArenaScope scope(scratch);
@@ -173,39 +203,91 @@ void multiply_rows(const GemmArgs& args, Arena& scratch) {
     const int64_t row = a.n_begin + j;
     count = std::min(a.n_count - j, kFp8 ? kFp8Group - row % kFp8Group : kRowsTogether);  // FP8: one scale for all
     if (kFp8) scales.begin(row);
-    const int64_t length = count / kWeights, rest = kWeights * length;
+    const int64_t length = count / R, rest = R * length;
     const Stretches stretches(w, row, length, j + count < a.n_count ? w.row(row + count) : a.next);
     // Rows first + r · apart, r < exist; the last stands for those that are missing.
     const auto work = [&](int64_t first, int64_t apart, int64_t exist) {
-      int64_t rows[kWeights];
-      for (int64_t r = 0; r < kWeights; ++r) rows[r] = row + first + std::min(r, exist - 1) * apart;
+      int64_t rows[R];
+      for (int64_t r = 0; r < R; ++r) rows[r] = row + first + std::min(r, exist - 1) * apart;
       __m128 y[M];
       for (int i = 0; i < M; ++i) y[i] = _mm_setzero_ps();
       for (int64_t begin = 0; begin < w.cols; begin += kSegment) {
-        Segment<M> s;
-        for (int r = 0; r < kWeights; ++r) s.w[r] = weight_at<kType>(w, rows[r], begin);
-        for (int i = 0; i < M; ++i) s.x[i] = packed_row(a.x, i, begin);
-        s.length = segment_length(w.cols, begin);
-        s.ahead = stretches.ahead(first * w.row_bytes() + begin * kValueBytes<kType>);
-        std::optional<Sums<M>> sums;
-        if (begin + s.length <= w.cols) {
-          if constexpr (kFp8)
-            sums = sum_codes<M, kPow2>(s, scales, begin / kFp8Group);
-          else
-            sums = sum_values<M, kType>(s);
-        }
-        if (!sums) sums = sum_expanded<M, kType>(a, rows, begin, s);
+        const int64_t ahead = stretches.ahead(first * w.row_bytes() + begin * kValueBytes<kType>);
+        const auto sums = sum_segment<M, R, kType, kPow2>(a, scales, rows, 0, begin, ahead);
 #pragma GCC unroll 2
-        for (int i = 0; i < M; ++i) y[i] = _mm_add_ps(y[i], sums->of[i]);
+        for (int i = 0; i < M; ++i) y[i] = _mm_add_ps(y[i], sums.of[i]);
       }
       for (int i = 0; i < M; ++i) {
-        float sum[kWeights];
+        float sum[R];
         _mm_storeu_ps(sum, y[i]);
         for (int64_t r = 0; r < exist; ++r) a.y[i * a.y_stride + j + first + r * apart] = sum[r];
       }
     };
-    for (int64_t l = 0; l < length; ++l) work(l, length, kWeights);
+    for (int64_t l = 0; l < length; ++l) work(l, length, R);
     if (rest < count) work(rest, 1, count - rest);
+  }
+}
+
+// ---- more inputs
+
+constexpr int kMostTile = 6;    // inputs: with two weight rows, 12 chains of the 16 registers
+constexpr int64_t kGroup = 16;  // weight rows, a segment of which stays in L1 while inputs go by
+
+// A segment of `count` weight rows and M inputs: sums (kGroup / 2, kMostTile, 2 weight rows) +=.
+template <int M, DType kType, bool kPow2>
+void add_group(const GemmArgs& a, const StripeScales& scales, int64_t row, int64_t count, int64_t first, int64_t begin,
+               int64_t ahead, float* sums) {
+  constexpr int R = 2;
+  for (int64_t r = 0; r < count; r += R) {
+    const int64_t rows[R] = {row + r, row + std::min(r + 1, count - 1)};
+    const auto segment = sum_segment<M, R, kType, kPow2>(a, scales, rows, first, begin, ahead);
+#pragma GCC unroll 3
+    for (int i = 0; i < M; i += 2) {
+      float* at = sums + (r / R * kMostTile + i) * R;
+      _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), segment.of[i / 2]));
+    }
+  }
+}
+
+// Inputs in tiles as even as can be: one of few inputs has too few chains to hide the latency of the products.
+template <DType kType, bool kPow2>
+void multiply_groups(const GemmArgs& args, Arena& scratch) {
+  constexpr bool kFp8 = kType == DType::kF8E4M3;
+  constexpr decltype(&add_group<1, kType, kPow2>) kAdd[kMostTile] = {
+      add_group<1, kType, kPow2>, add_group<2, kType, kPow2>, add_group<3, kType, kPow2>,
+      add_group<4, kType, kPow2>, add_group<5, kType, kPow2>, add_group<6, kType, kPow2>};
+  const GemmArgs a = args;
+  const MatrixView& w = a.w;
+  const ArenaScope scope(scratch);
+  StripeScales scales(w, scratch);
+  const int64_t inputs = a.x.rows, tiles = (inputs + kMostTile - 1) / kMostTile, tile_sums = kGroup * kMostTile;
+  float* sums = scratch.allocate<float>(static_cast<size_t>(tiles * tile_sums));
+  const auto each_tile = [&](auto&& f) {  // (first input, inputs, sums)
+    for (int64_t i = 0, tile = 0, m = 0; i < inputs; i += m, ++tile) {
+      m = (inputs - i + tiles - tile - 1) / (tiles - tile);
+      f(i, m, sums + tile * tile_sums);
+    }
+  };
+  int64_t stripe = -1;
+  for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
+    const int64_t row = a.n_begin + j;
+    count = std::min({a.n_count - j, kGroup, kFp8Group - row % kFp8Group});
+    if (kFp8 && stripe != row / kFp8Group) scales.begin(row);
+    stripe = row / kFp8Group;
+    std::fill_n(sums, tiles * tile_sums, 0.0f);
+    for (int64_t begin = 0; begin < w.cols; begin += kSegment) {
+      // The group's next segment, or the next group's first one.
+      const int64_t done = begin * kValueBytes<kType>;
+      const int64_t ahead = begin + kSegment < w.cols ? kSegment * kValueBytes<kType> : kGroup * w.row_bytes() - done;
+      each_tile([&](int64_t i, int64_t m, float* of_tile) {
+        kAdd[m - 1](a, scales, row, count, i, begin, i == 0 ? ahead : 0, of_tile);
+      });
+    }
+    each_tile([&](int64_t i, int64_t m, const float* of_tile) {
+      for (int64_t t = 0; t < m; ++t)
+        for (int64_t r = 0; r < count; ++r)
+          a.y[(i + t) * a.y_stride + j + r] = of_tile[(r / 2 * kMostTile + t) * 2 + r % 2];
+    });
   }
 }
 
@@ -213,7 +295,9 @@ void multiply_rows(const GemmArgs& args, Arena& scratch) {
 
 void multiply_few(const GemmArgs& a, Arena& scratch) {
   const auto run = [&]<DType kType, bool kPow2>() {
-    a.x.rows == 1 ? multiply_rows<1, kType, kPow2>(a, scratch) : multiply_rows<2, kType, kPow2>(a, scratch);
+    a.x.rows == 1   ? multiply_rows<1, kType, kPow2>(a, scratch)
+    : a.x.rows == 2 ? multiply_rows<2, kType, kPow2>(a, scratch)
+                    : multiply_groups<kType, kPow2>(a, scratch);
   };
   if (a.w.dtype == DType::kF8E4M3)
     a.w.pow2_scale ? run.template operator()<DType::kF8E4M3, true>() : run.template operator()<DType::kF8E4M3, false>();
