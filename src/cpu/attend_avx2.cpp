@@ -19,30 +19,58 @@ constexpr int64_t kGroup = 16;     // heads of a tile of scores
 constexpr int64_t kHeadsAtOnce = 64;
 constexpr int kTile = 6;
 
+constexpr int64_t kFirstRows = 24;  // asked for before anything else
+
 struct Block {
   const float* key[kKeyBlock];
   int64_t count = 0;
 };
 
+// Selected rows lie anywhere in memory, and are asked for a block early, one at a time between the products: many at once would leave
+// the core waiting for them.
+class RowsAhead {
+ public:
+  explicit RowsAhead(const AttendArgs& a) : a_(a), row_bytes_(a.kv.cache->layout.latent_row_bytes()) {}
+  const std::byte* row(int64_t i) const { return a_.kv.latent(a_.rows ? a_.rows[i] : a_.first + i); }
+  void until(int64_t end) { end_ = std::min(end, a_.count); }
+  inline __attribute__((always_inline)) void next() {
+    if (next_ >= end_) return;
+    const char* at = reinterpret_cast<const char*>(row(next_++));
+    for (int64_t i = 0; i < row_bytes_; i += kLine) _mm_prefetch(at + i, _MM_HINT_T1);
+  }
+
+ private:
+  const AttendArgs& a_;
+  int64_t row_bytes_, next_ = 0, end_ = 0;
+};
+
 // score (key, head) of 16 heads.
 template <int K>
-void score_tile(const float* query, const float* const* key, int64_t dims, float* score, int64_t heads) {
+void score_tile(const float* query, const float* const* key, int64_t dims, RowsAhead& ahead, float* score,
+                int64_t heads) {
   __m256 acc[K][2];
-  products(query, kGroup, key, 1, dims, acc);
+  clear(acc);
+  const int64_t part = (dims + K - 1) / K;
+  for (int64_t d = 0; d < dims; d += part) {
+    ahead.next();
+    const float* row[K];
+    for (int i = 0; i < K; ++i) row[i] = key[i] + d;
+    add_products(query + d * kGroup, kGroup, row, 1, std::min(part, dims - d), acc);
+  }
 #pragma GCC unroll 6
   for (int i = 0; i < K; ++i)
 #pragma GCC unroll 2
     for (int j = 0; j < 2; ++j) _mm256_storeu_ps(score + i * heads + 8 * j, acc[i][j]);
 }
 
-void scores(const float* query, int64_t heads, const Block& block, int64_t dims, float* score) {
-  constexpr void (*kTiles[kTile])(const float*, const float* const*, int64_t, float*, int64_t) = {
-      score_tile<1>, score_tile<2>, score_tile<3>, score_tile<4>, score_tile<5>, score_tile<6>};
+void scores(const float* query, int64_t heads, const Block& block, int64_t dims, RowsAhead& ahead, float* score) {
+  constexpr decltype(&score_tile<1>) kTiles[kTile] = {score_tile<1>, score_tile<2>, score_tile<3>,
+                                                      score_tile<4>, score_tile<5>, score_tile<6>};
   // Six keys stay in L1 while the queries go by.
   for (int64_t s = 0, tiles = (block.count + kTile - 1) / kTile, n = 0; s < block.count; s += n, --tiles) {
     n = (block.count - s + tiles - 1) / tiles;
     for (int64_t h = 0; h < heads; h += kGroup)
-      kTiles[n - 1](query + h * dims, block.key + s, dims, score + s * heads + h, heads);
+      kTiles[n - 1](query + h * dims, block.key + s, dims, ahead, score + s * heads + h, heads);
   }
 }
 
@@ -130,6 +158,9 @@ void attend_heads(const AttendArgs& a, Arena& scratch) {
   float* sum = floats(heads * width);
   float *best = floats(heads), *total = floats(heads), *shrink = floats(heads);
 
+  RowsAhead ahead(a);
+  ahead.until(kFirstRows);
+  for (int64_t i = 0; i < kFirstRows; ++i) ahead.next();
   pack_query(a.q_latent, a.q_latent_stride, a.heads, heads, rank, 0, dims, query);
   pack_query(a.q_rope, a.q_rope_stride, a.heads, heads, layout.rope_dim, rank, dims, query);
   std::fill_n(sum, heads * width, 0.0f);
@@ -139,15 +170,15 @@ void attend_heads(const AttendArgs& a, Arena& scratch) {
 
   Block block;
   for (int64_t i = 0; i < kKeyBlock; ++i) block.key[i] = keys + i * stride;
-  const auto row_at = [&](int64_t i) { return a.kv.latent(a.rows ? a.rows[i] : a.first + i); };
   for (int64_t begin = 0; begin < a.count; begin += kKeyBlock) {
     block.count = std::min(kKeyBlock, a.count - begin);
-    for (int64_t i = begin; i < begin + block.count; ++i) {
-      // Selected rows lie anywhere in memory, and are asked for a block early.
-      if (i + kKeyBlock < a.count) fetch(row_at(i + kKeyBlock), layout.latent_row_bytes());
-      widen_latent_row(row_at(i), layout, keys + (i - begin) * stride);
+    for (int64_t i = 0; i < block.count; ++i) {
+      ahead.until(std::min(begin + kKeyBlock, begin + i + kFirstRows + 1));
+      ahead.next();  // of this block, what is not on its way yet
+      widen_latent_row(ahead.row(begin + i), layout, keys + i * stride);
     }
-    scores(query, heads, block, dims, score);
+    ahead.until(begin + 2 * kKeyBlock);
+    scores(query, heads, block, dims, ahead, score);
     softmax(score, heads, block.count, a.scale, best, total, shrink);
     accumulate(score, heads, block, stride, width, shrink, sum);
   }

@@ -85,6 +85,24 @@ struct CodeWords {
   store(3, _mm256_shuffle_ps(pair[2], pair[3], 0xdd));
 }
 
+// And back.
+[[maybe_unused]] inline void words_in_order(float* x) {
+  __m256 in[4], pair[4];
+  for (int i = 0; i < 4; ++i) in[i] = _mm256_loadu_ps(x + 8 * i);
+  for (int i = 0; i < 2; ++i) {
+    pair[i] = _mm256_unpacklo_ps(in[2 * i], in[2 * i + 1]);
+    pair[2 + i] = _mm256_unpackhi_ps(in[2 * i], in[2 * i + 1]);
+  }
+  const __m256 quad[4] = {_mm256_shuffle_ps(pair[0], pair[1], 0x44),
+                          _mm256_shuffle_ps(pair[0], pair[1], 0xee),  // 0–3 | 16–19, 4–7 | 20–23
+                          _mm256_shuffle_ps(pair[2], pair[3], 0x44),
+                          _mm256_shuffle_ps(pair[2], pair[3], 0xee)};  // 8–11 | 24–27, 12–15 | 28–31
+  for (int i = 0; i < 2; ++i) {
+    _mm256_storeu_ps(x + 8 * i, _mm256_permute2f128_ps(quad[2 * i], quad[2 * i + 1], 0x20));
+    _mm256_storeu_ps(x + 16 + 8 * i, _mm256_permute2f128_ps(quad[2 * i], quad[2 * i + 1], 0x31));
+  }
+}
+
 [[maybe_unused]] inline bool finite_factor(float scale) { return scale < 0x1p7f; }
 // most: the largest sizes (codes without their signs) byte by byte.
 [[maybe_unused]] inline bool has_nan(__m256i most) {

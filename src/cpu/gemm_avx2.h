@@ -37,6 +37,9 @@ constexpr float kFewScale = 0x1p48f;
   return w.scale[row / kFp8Group * w.scale_cols() + k / kFp8Group];
 }
 
+// Scales within these bounds keep sums of codes' bits, and ratios of scales, far inside float32's range.
+[[maybe_unused]] bool plain_scale(float scale) { return scale >= 0x1p-40f && scale <= 0x1p8f; }
+
 template <DType kType>
 constexpr int64_t kValueBytes = kType == DType::kF8E4M3 ? 1
                                 : kType == DType::kBF16 ? 2

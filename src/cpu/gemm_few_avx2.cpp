@@ -19,9 +19,7 @@ namespace {
 using Stretches = StretchesAhead<1024>;
 constexpr int64_t kRowsTogether = 64;  // cut in stretches together, where no scales say how many
 
-// The scales of a stripe of blocks (128 weight rows), as chains want them. Scales outside of these bounds are left to expand_block:
-// sums or ratios could leave float32's range.
-constexpr float kLeastScale = 0x1p-40f, kMostScale = 0x1p8f;
+// The scales of a stripe of blocks (128 weight rows), as chains want them. Those that are not plain are left to expand_block.
 class StripeScales {
  public:
   StripeScales(const MatrixView& w, Arena& scratch)
@@ -34,7 +32,7 @@ class StripeScales {
     constexpr int64_t kBlocks = kSegment / kFp8Group;
     const float* scale = w_.scale + row / kFp8Group * w_.scale_cols();
     for (int64_t b = 0; b < w_.scale_cols(); ++b) {
-      const bool plain = scale[b] >= kLeastScale && scale[b] <= kMostScale, first = b % kBlocks == 0;
+      const bool plain = plain_scale(scale[b]), first = b % kBlocks == 0;
       unit_[b] = plain && (first || unit_[b - 1] > 0) ? scale[b] * kMend : 0;
       factor_[b] = !w_.pow2_scale ? unit_[b] : first ? 1 : scale[b - 1] / scale[b];
       __builtin_prefetch(scale + w_.scale_cols() + b);  // of the next stripe
@@ -42,7 +40,8 @@ class StripeScales {
   }
   // Of block b: powers of two, what a chain is multiplied with before it; others, what its codes are multiplied with.
   const float* factor(int64_t b) const { return factor_ + b; }
-  // What a chain that ends with block b is multiplied with, if scales are powers of two; 0: a scale of its segment up to there is out of bounds.
+  // What a chain that ends with block b is multiplied with, if scales are powers of two; 0: a scale of its segment up to there is not
+  // plain.
   float unit(int64_t b) const { return unit_[b]; }
 
  private:
@@ -110,7 +109,7 @@ inline __attribute__((always_inline)) Sums<M, R> sum_values(const Segment<M, R>&
   return Sums<M, R>(acc);
 }
 
-// Of codes whose first block is `block`; kPow2: scales are powers of two. None: a code is NaN, or a scale out of bounds.
+// Of codes whose first block is `block`; kPow2: scales are powers of two. None: a code is NaN, or a scale not plain.
 template <int M, int R, bool kPow2>
 inline __attribute__((always_inline)) std::optional<Sums<M, R>> sum_codes(const Segment<M, R>& s,
                                                                           const StripeScales& scales, int64_t block) {
