@@ -309,6 +309,49 @@ TEST_P(Gemm, EveryCodeWithEveryScale) {
   }
 }
 
+// Kernels that sum in units of a block's scale must not care how far the scales of neighbouring blocks are apart, nor how large the
+// inputs are.
+TEST_P(Gemm, ScalesAndInputsFarApart) {
+  TestRandom random(12);
+  const int64_t n = 140, k = 700, m = 14;
+  for (int range : {4, 30, 45, 80}) {
+    GuardedMatrix w(random, DType::kF8E4M3, n, k, true);
+    for (float& s : w.scale.span()) s = std::ldexp(1.0f, static_cast<int>(random.below(2 * range + 1)) - range);
+    w.view.pow2_scale = all_pow2(w.scale.data(), static_cast<int64_t>(w.scale.size()));
+    ASSERT_TRUE(w.view.pow2_scale);
+    auto x = random.normals(m * k);
+    for (int64_t i = 0; i < m * k; ++i)
+      x[static_cast<size_t>(i)] *= std::ldexp(1.0f, static_cast<int>(i / k * 7 % 41) - 20);
+    std::vector<float> alone;
+    for (int64_t t = 0; t < m; ++t) {
+      const GuardedRows row(kernels(), InputRounding::kBf16, DType::kF8E4M3, x, m, k, {static_cast<int32_t>(t)});
+      const auto y = gemm(row.packed, w.view);
+      alone.insert(alone.end(), y.begin(), y.end());
+    }
+    for (int64_t batch : {2, 3, 4, 7, 12, 13, 14}) {
+      const GuardedRows rows(kernels(), InputRounding::kBf16, DType::kF8E4M3, x, batch, k);
+      ASSERT_TRUE(same_bits(gemm(rows.packed, w.view), std::span(alone).first(static_cast<size_t>(batch * n)), n))
+          << "exponents up to " << range << ", batch of " << batch;
+    }
+    const GuardedRows rows(kernels(), InputRounding::kBf16, DType::kF8E4M3, x, m, k);
+    const Product expected = product(rows.rounded, m, w.view);
+    ASSERT_TRUE(close_rows(alone, expected.y, m, n, {.bound = expected.bound})) << "exponents up to " << range;
+  }
+}
+
+TEST_P(Gemm, AbsorptionLetsNanThrough) {
+  TestRandom random(13);
+  const int64_t nope = 32, rank = 64;
+  const GuardedMatrix w(random, DType::kF8E4M3, nope, rank, true);
+  const auto q = random.normals(7 * nope);
+  reinterpret_cast<E4M3*>(w.bytes.data())[5 * rank + 33] = E4M3{0xff};
+  for (int64_t m : {1, 2, 3, 7}) {
+    std::vector<float> y(static_cast<size_t>(m * rank));
+    kernels().absorb({q.data(), nope, m, nope, w.view, 0, y.data(), rank}, scratch_);
+    for (size_t i = 0; i < y.size(); ++i) EXPECT_EQ(std::isnan(y[i]), i % rank == 33) << i << " of " << m << " rows";
+  }
+}
+
 TEST_P(Gemm, Absorb) {
   TestRandom random(9);
   for (auto [dtype, pow2] :

@@ -137,6 +137,14 @@ TEST_P(IndexScores, QueriesAndKeysDoNotDependOnTheirNeighbours) {
   }
 }
 
+TEST_P(IndexScores, NanComesThrough) {
+  TestRandom random(4);
+  Problem problem(kernels(), random, 2, 8, 64, 64);
+  problem.key_codes[static_cast<size_t>(21 * 64 + 40)] = E4M3{0x7f};
+  const auto score = problem.run(0, 2, 64);
+  for (size_t i = 0; i < score.size(); ++i) EXPECT_EQ(std::isnan(score[i]), i % 64 == 21) << i;
+}
+
 // relu makes plateaus of exact zeros, whose order decides the selection: they must be zeros everywhere.
 TEST_P(IndexScores, NegativeProductsAreExactlyZero) {
   TestRandom random(3);
