@@ -15,8 +15,8 @@ constexpr int64_t kRows = 16;   // of W^UK, for which sums are loaded and stored
 constexpr int64_t kStrip = 32;  // latent dims: a register of codes
 
 // As in gemm_few_avx2.cpp: codes' bits are their values · 2^-120, and what an input is multiplied with mends that, together with
-// the scale of the block: exact, where that is a power of two. Sums are kept 2^-64 times as large, so that nothing leaves float32's range.
-constexpr float kSumScale = 0x1p-64f, kMend = 0x1p56f;
+// the scale of the block: exact, where that is a power of two. Sums are kept 2^-40 times as large, so that nothing leaves float32's range.
+constexpr float kSumScale = 0x1p-40f, kMend = 0x1p120f * kSumScale;
 
 // False: codes or scales that want care; then y is not written.
 template <int M>

@@ -27,8 +27,8 @@ constexpr int kWeights = 4;        // weight rows of a tile
   return reinterpret_cast<float*>(x.data) + segment * x.rows + i * segment_length(x.k, segment);
 }
 // Few inputs of FP8 weights are larger by this factor, so that sums of codes' bits stay far from the least float32
-// (gemm_few_avx2.cpp). Above 2^79 they are infinite.
-constexpr float kFewScale = 0x1p48f;
+// (gemm_few_avx2.cpp). Above 2^63 they are infinite.
+constexpr float kFewScale = 0x1p64f;
 [[maybe_unused]] bool scaled_inputs(const PackedRows& x) {
   return x.format == RowFormat::kF32Words && x.rows <= kFewRows;
 }
@@ -37,8 +37,8 @@ constexpr float kFewScale = 0x1p48f;
   return w.scale[row / kFp8Group * w.scale_cols() + k / kFp8Group];
 }
 
-// Scales within these bounds keep sums of codes' bits, and ratios of scales, far inside float32's range.
-[[maybe_unused]] bool plain_scale(float scale) { return scale >= 0x1p-40f && scale <= 0x1p8f; }
+// A scale with which sums of codes' bits stay inside float32's range.
+[[maybe_unused]] bool plain_scale(float scale) { return scale >= 0x1p-50f && scale <= 0x1p8f; }
 
 template <DType kType>
 constexpr int64_t kValueBytes = kType == DType::kF8E4M3 ? 1

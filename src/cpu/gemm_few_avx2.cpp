@@ -2,7 +2,7 @@
 // two at a time for three to six, a register of a weight's values used by all.
 //
 // A code's bits, moved to their places, are its value · 2^-120 (avx2.h). Where a block's scale is a power of two, nothing is multiplied
-// to mend that: a chain sums x · 2^48 times those bits, in units of its block's scale · 2^72. Between two blocks it is
+// to mend that: a chain sums x · 2^64 times those bits, in units of its block's scale · 2^56. Between two blocks it is
 // multiplied with the ratio of their scales, and with the last one's in the end, which is exact: the same bits as with every value
 // multiplied, for a quarter less work. Other scales are multiplied in code by code.
 #include <optional>
@@ -19,7 +19,9 @@ namespace {
 using Stretches = StretchesAhead<1024>;
 constexpr int64_t kRowsTogether = 64;  // cut in stretches together, where no scales say how many
 
-// The scales of a stripe of blocks (128 weight rows), as chains want them. Those that are not plain are left to expand_block.
+// The scales of a stripe of blocks (128 weight rows), as chains want them. A segment with some that are not plain, or so far apart
+// that a chain could lose bits in the unit of the largest, is left to expand_block.
+constexpr float kMostApart = 0x1p16f;
 class StripeScales {
  public:
   StripeScales(const MatrixView& w, Arena& scratch)
@@ -31,17 +33,19 @@ class StripeScales {
     constexpr float kMend = 0x1p120f / kFewScale;
     constexpr int64_t kBlocks = kSegment / kFp8Group;
     const float* scale = w_.scale + row / kFp8Group * w_.scale_cols();
+    float least = 0, most = 0;
     for (int64_t b = 0; b < w_.scale_cols(); ++b) {
-      const bool plain = plain_scale(scale[b]), first = b % kBlocks == 0;
-      unit_[b] = plain && (first || unit_[b - 1] > 0) ? scale[b] * kMend : 0;
+      const bool first = b % kBlocks == 0;
+      least = first ? scale[b] : std::min(least, scale[b]);
+      most = first ? scale[b] : std::max(most, scale[b]);
+      unit_[b] = plain_scale(least) && plain_scale(most) && most <= least * kMostApart ? scale[b] * kMend : 0;
       factor_[b] = !w_.pow2_scale ? unit_[b] : first ? 1 : scale[b - 1] / scale[b];
       __builtin_prefetch(scale + w_.scale_cols() + b);  // of the next stripe
     }
   }
   // Of block b: powers of two, what a chain is multiplied with before it; others, what its codes are multiplied with.
   const float* factor(int64_t b) const { return factor_ + b; }
-  // What a chain that ends with block b is multiplied with, if scales are powers of two; 0: a scale of its segment up to there is not
-  // plain.
+  // What a chain that ends with block b is multiplied with, if scales are powers of two; 0: the segment's scales want care.
   float unit(int64_t b) const { return unit_[b]; }
 
  private:
@@ -109,7 +113,7 @@ inline __attribute__((always_inline)) Sums<M, R> sum_values(const Segment<M, R>&
   return Sums<M, R>(acc);
 }
 
-// Of codes whose first block is `block`; kPow2: scales are powers of two. None: a code is NaN, or a scale not plain.
+// Of codes whose first block is `block`; kPow2: scales are powers of two. None: a code is NaN, or scales want care.
 template <int M, int R, bool kPow2>
 inline __attribute__((always_inline)) std::optional<Sums<M, R>> sum_codes(const Segment<M, R>& s,
                                                                           const StripeScales& scales, int64_t block) {

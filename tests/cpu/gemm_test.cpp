@@ -313,15 +313,22 @@ TEST_P(Gemm, EveryCodeWithEveryScale) {
 // inputs are.
 TEST_P(Gemm, ScalesAndInputsFarApart) {
   TestRandom random(12);
-  const int64_t n = 140, k = 700, m = 14;
-  for (int range : {4, 30, 45, 80}) {
+  const int64_t n = 140, k = 1580, m = 14;
+  for (int range : {0, 4, 9, 20, 45, 70}) {
     GuardedMatrix w(random, DType::kF8E4M3, n, k, true);
-    for (float& s : w.scale.span()) s = std::ldexp(1.0f, static_cast<int>(random.below(2 * range + 1)) - range);
+    const int64_t blocks = w.view.scale_cols();
+    for (size_t b = 0; b < w.scale.size(); ++b) {
+      // 0: the fourth block's scale is far above those before it, and its inputs are zero: what was summed before must not be lost.
+      const int far = static_cast<int64_t>(b) % blocks % 4 == 3 ? 5 : -45;
+      w.scale[b] = std::ldexp(1.0f, range == 0 ? far : static_cast<int>(random.below(2 * range + 1)) - range);
+    }
     w.view.pow2_scale = all_pow2(w.scale.data(), static_cast<int64_t>(w.scale.size()));
     ASSERT_TRUE(w.view.pow2_scale);
     auto x = random.normals(m * k);
-    for (int64_t i = 0; i < m * k; ++i)
-      x[static_cast<size_t>(i)] *= std::ldexp(1.0f, static_cast<int>(i / k * 7 % 41) - 20);
+    for (int64_t i = 0; i < m * k; ++i) {
+      const int exponent = static_cast<int>(i / k * 7 % 41) - (range == 0 ? 40 : 20);
+      x[static_cast<size_t>(i)] *= i % k / 128 % 3 == 0 ? 0 : std::ldexp(1.0f, exponent);
+    }
     std::vector<float> alone;
     for (int64_t t = 0; t < m; ++t) {
       const GuardedRows row(kernels(), InputRounding::kBf16, DType::kF8E4M3, x, m, k, {static_cast<int32_t>(t)});
