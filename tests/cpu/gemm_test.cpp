@@ -318,7 +318,7 @@ TEST_P(Gemm, ScalesAndInputsFarApart) {
     GuardedMatrix w(random, DType::kF8E4M3, n, k, true);
     const int64_t blocks = w.view.scale_cols();
     for (size_t b = 0; b < w.scale.size(); ++b) {
-      // 0: the fourth block's scale is far above those before it, and its inputs are zero: what was summed before must not be lost.
+      // 0: every fourth block's scale is far above those before it, and its inputs are zero: what was summed before must not be lost.
       const int far = static_cast<int64_t>(b) % blocks % 4 == 3 ? 5 : -45;
       w.scale[b] = std::ldexp(1.0f, range == 0 ? far : static_cast<int>(random.below(2 * range + 1)) - range);
     }
@@ -327,7 +327,7 @@ TEST_P(Gemm, ScalesAndInputsFarApart) {
     auto x = random.normals(m * k);
     for (int64_t i = 0; i < m * k; ++i) {
       const int exponent = static_cast<int>(i / k * 7 % 41) - (range == 0 ? 40 : 20);
-      x[static_cast<size_t>(i)] *= i % k / 128 % 3 == 0 ? 0 : std::ldexp(1.0f, exponent);
+      x[static_cast<size_t>(i)] *= i % k / 128 % 4 == 3 ? 0 : std::ldexp(1.0f, exponent);
     }
     std::vector<float> alone;
     for (int64_t t = 0; t < m; ++t) {
