@@ -318,7 +318,8 @@ TEST_P(Gemm, ScalesAndInputsFarApart) {
     GuardedMatrix w(random, DType::kF8E4M3, n, k, true);
     const int64_t blocks = w.view.scale_cols();
     for (size_t b = 0; b < w.scale.size(); ++b) {
-      // 0: every fourth block's scale is far above those before it, and its inputs are zero: what was summed before must not be lost.
+      // 0: every fourth block's scale is far above those before it, and its inputs are zero: what was summed before must not be
+      // lost.
       const int far = static_cast<int64_t>(b) % blocks % 4 == 3 ? 5 : -45;
       w.scale[b] = std::ldexp(1.0f, range == 0 ? far : static_cast<int>(random.below(2 * range + 1)) - range);
     }
