@@ -24,7 +24,7 @@ inline constexpr int64_t kPackGroup = 16;
 // What a packed row holds.
 enum class RowFormat {
   kF32,         // x, or x̂ where the table's unit multiplies float32 only
-  kF32Words,    // the same, in the order in which such a table widens FP8 weights
+  kF32Words,    // the same, in the order and, for few rows, in the unit in which such a table sums FP8 weights
   kBf16,        // x̂ in BF16: rounded to BF16, or FP8 times a power of two
   kBf16Scaled,  // FP8 values in BF16, and a scale per group of 128
   kBf16Split,   // x in three BF16 pieces: exact inputs for BF16 weights, where the tables' unit multiplies BF16 only
