@@ -11,7 +11,8 @@ namespace {
 // ---- few inputs: codes are widened in registers
 
 constexpr int kFewInputs = 3;
-constexpr int64_t kRows = 16;   // of W^UK, for which sums are loaded and stored once
+constexpr int64_t kRows =
+    16;  // of W^UK, for which sums are loaded and stored once; the next ones are asked for meanwhile
 constexpr int64_t kStrip = 32;  // latent dims: a register of codes
 
 // As in gemm_few_avx2.cpp: codes' bits are their values · 2^-120, and what an input is multiplied with mends that, together with
@@ -36,12 +37,11 @@ bool absorb_codes(const AbsorbArgs& a, Arena& scratch) {
   float* sums = scratch.allocate<float>(static_cast<size_t>(M * rank));
   std::fill_n(sums, M * rank, 0.0f);
   __m256i most = _mm256_setzero_si256();
-  const int64_t whole = kRows * rank;
   for (int64_t begin = 0; begin < a.nope; begin += kRows) {
     const int64_t end = std::min(begin + kRows, a.nope);
     const E4M3* rows = w.f8() + (a.row_begin + begin) * rank;
     // With each line, the one at its place in the next rows is asked for.
-    const std::byte* next = end < a.nope ? reinterpret_cast<const std::byte*>(rows + whole)
+    const std::byte* next = end < a.nope ? reinterpret_cast<const std::byte*>(rows + kRows * rank)
                             : a.next     ? a.next
                                          : reinterpret_cast<const std::byte*>(rows);
     for (int64_t r = 0; r < rank; r += kStrip) {
@@ -86,8 +86,6 @@ bool absorb_codes(const AbsorbArgs& a, Arena& scratch) {
 
 // ---- any
 
-constexpr int64_t kRowsAhead = 16;
-
 // A part of a head's W^UK in float32: rows [row, row + depth) × latent dims [column, column + dims).
 struct Part {
   int64_t row, depth, column, dims;
@@ -101,7 +99,7 @@ void expand_part(const AbsorbArgs& a, const Part& part) {
   for (int64_t d = part.row; d < part.row + part.depth; ++d, out += part.dims) {
     const int64_t n = a.row_begin + d, at = n * w.cols + part.column;
     // The first columns bring whole rows, one after the other; the others find them in L2.
-    if (part.column == 0) fetch(static_cast<const std::byte*>(w.data) + (n + kRowsAhead) * row_bytes, row_bytes);
+    if (part.column == 0) fetch(static_cast<const std::byte*>(w.data) + (n + kRows) * row_bytes, row_bytes);
     if (w.dtype == DType::kF8E4M3)
       widen_block(w.f8() + at, count, block_scale(w, n, part.column), out);
     else if (w.dtype == DType::kBF16)

@@ -18,7 +18,6 @@ constexpr int64_t kGroup = 16;     // heads of a tile of scores
 // Heads that share a row once it is widened: with more, their queries, sums and the block do not fit L2 together.
 constexpr int64_t kHeadsAtOnce = 64;
 constexpr int kTile = 6;
-
 constexpr int64_t kFirstRows = 24;  // asked for before anything else
 
 struct Block {

@@ -57,7 +57,6 @@ constexpr int64_t round_up(int64_t x, int64_t unit) { return (x + unit - 1) / un
 
 // 32 codes at once, where their order does not matter.
 struct CodeWords {
-  CodeWords() = default;
   // Multiplied instead of shifted where the units that shift are the busiest.
   explicit CodeWords(__m256i codes)
       : even(_mm256_srai_epi16(_mm256_slli_epi16(codes, 8), 4)),

@@ -36,8 +36,6 @@ inline void store4(float* y, int64_t count, __m128 x) {
   std::copy_n(out, count, y);
 }
 
-// ---- many rows
-
 struct TileArgs {
   const float* x;  // (M, length)
   const float* w[kWeights];

@@ -29,10 +29,13 @@ class StripeScales {
         factor_(scratch.allocate<float>(static_cast<size_t>(w.scale_cols()))),
         unit_(scratch.allocate<float>(static_cast<size_t>(w.scale_cols()))) {}
 
+  // Of the stripe that weight row `row` lies in, from now on.
   void begin(int64_t row) {
+    if (row / kFp8Group == stripe_) return;
+    stripe_ = row / kFp8Group;
     constexpr float kMend = 0x1p120f / kFewScale;
     constexpr int64_t kBlocks = kSegment / kFp8Group;
-    const float* scale = w_.scale + row / kFp8Group * w_.scale_cols();
+    const float* scale = w_.scale + stripe_ * w_.scale_cols();
     float least = 0, most = 0;
     for (int64_t b = 0; b < w_.scale_cols(); ++b) {
       const bool first = b % kBlocks == 0;
@@ -51,6 +54,7 @@ class StripeScales {
  private:
   const MatrixView& w_;
   float *factor_, *unit_;
+  int64_t stripe_ = -1;
 };
 
 // Some values of R weight rows and M input rows.
@@ -271,17 +275,16 @@ void multiply_groups(const GemmArgs& args, Arena& scratch) {
       f(i, m, sums + tile * tile_sums);
     }
   };
-  int64_t stripe = -1;
   for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
     const int64_t row = a.n_begin + j;
     count = std::min({a.n_count - j, kGroup, kFp8Group - row % kFp8Group});
-    if (kFp8 && stripe != row / kFp8Group) scales.begin(row);
-    stripe = row / kFp8Group;
+    if (kFp8) scales.begin(row);
+    const std::byte* next = j + count < a.n_count ? w.row(row + count) : a.next ? a.next : w.row(row);
     std::fill_n(sums, tiles * tile_sums, 0.0f);
     for (int64_t begin = 0; begin < w.cols; begin += kSegment) {
-      // The group's next segment, or the next group's first one.
-      const int64_t done = begin * kValueBytes<kType>;
-      const int64_t ahead = begin + kSegment < w.cols ? kSegment * kValueBytes<kType> : kGroup * w.row_bytes() - done;
+      // The group's next segment, or the first one of what is read next.
+      const bool more = begin + kSegment < w.cols;
+      const int64_t ahead = more ? kSegment * kValueBytes<kType> : next - weight_at<kType>(w, row, begin);
       each_tile([&](int64_t i, int64_t m, float* of_tile) {
         kAdd[m - 1](a, scales, row, count, i, begin, i == 0 ? ahead : 0, of_tile);
       });

@@ -12,7 +12,7 @@ constexpr int kHeadTile = 6;
 
 // Keys are their codes' bits, values · 2^-120 (avx2.h), so queries are packed larger, and scores multiplied in the end: powers of
 // two, which change no other bit.
-constexpr float kQueryScale = 0x1p60f, kScoreScale = 0x1p60f;
+constexpr float kQueryScale = 0x1p60f, kScoreScale = 0x1p120f / kQueryScale;
 
 // 16 keys -> [dim][16]: words of four codes are transposed, and then become four values of eight keys at a time. Meanwhile the keys at
 // `next` are asked for, evenly: all at once would leave the core waiting for them. False: a code is NaN.
