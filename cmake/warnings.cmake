@@ -5,6 +5,9 @@ target_compile_options(fathom_warnings INTERFACE
   # Results must not depend on which multiplications the compiler chooses to fuse (docs/numerics.md).
   -ffp-contract=off
   $<$<BOOL:${FATHOM_WERROR}>:-Werror>)
+if(FATHOM_TOGETHER)  # where one file's names stand in front of the next one's
+  target_compile_options(fathom_warnings INTERFACE -Wno-shadow $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+endif()
 if(FATHOM_SANITIZE)
   add_compile_options(-fsanitize=${FATHOM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${FATHOM_SANITIZE})

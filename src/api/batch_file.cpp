@@ -17,6 +17,7 @@
 
 #include "api/identifiers.h"
 #include "api/tool_call_memory.h"
+#include "base/clock.h"
 #include "base/line_file.h"
 #include "checkpoint/problems.h"
 
@@ -292,7 +293,7 @@ class BatchRun {
                     .choices = asked.choices,
                     .drafted = asked.drafted,
                     .accepted = asked.accepted,
-                    .seconds = std::chrono::duration<double>(Clock::now() - asked.start).count()});
+                    .seconds = seconds_since(asked.start)});
   }
 
   const BatchModel& model_;
@@ -383,7 +384,7 @@ Result<BatchFileReport> run_batch_file(const BatchModel& model, const BatchFileS
     if (run.idle() && next == lines.size()) break;
     run.go_on();
   }
-  report.seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  report.seconds = seconds_since(start);
   return report;
 }
 

@@ -123,7 +123,7 @@ Result<std::vector<Message>> read_messages(const Json& system, const Json& list)
   return messages;
 }
 
-Result<std::vector<Tool>> read_tools(const Json& list) {
+Result<std::vector<Tool>> read_custom_tools(const Json& list) {
   if (list.size() > kMostTools) return fail("tools: found {}, expected at most {}", list.size(), kMostTools);
   std::vector<Tool> tools;
   for (size_t i = 0; i < list.size(); ++i) {
@@ -202,7 +202,7 @@ ApiResult<MessagesRequest> read_request(const Json& json, const ApiContext& cont
   if (!messages) return refused("messages", messages.error().message);
   conversation.messages = *std::move(messages);
   if (const Json* tools = body.list("tools")) {
-    Result<std::vector<Tool>> read = read_tools(*tools);
+    Result<std::vector<Tool>> read = read_custom_tools(*tools);
     if (!read) return refused("tools", read.error().message);
     conversation.tools = *std::move(read);
   }

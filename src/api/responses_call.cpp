@@ -100,7 +100,7 @@ Result<std::vector<Message>> read_input(const Json* instructions, const Json* in
   return std::move(items.messages);
 }
 
-Result<std::vector<Tool>> read_tools(const Json& list) {
+Result<std::vector<Tool>> read_function_tools(const Json& list) {
   if (list.size() > kMostTools) return fail("tools: found {}, expected at most {}", list.size(), kMostTools);
   std::vector<Tool> tools;
   for (size_t i = 0; i < list.size(); ++i) {
@@ -159,7 +159,7 @@ ApiResult<ApiCall> read_responses_call(const Json& json, const ApiContext& conte
   if (!messages) return refused("input", messages.error().message);
   conversation.messages = *std::move(messages);
   if (const Json* tools = body.list("tools")) {
-    Result<std::vector<Tool>> read = read_tools(*tools);
+    Result<std::vector<Tool>> read = read_function_tools(*tools);
     if (!read) return refused("tools", read.error().message);
     conversation.tools = *std::move(read);
   }

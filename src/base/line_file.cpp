@@ -12,7 +12,7 @@ namespace fathom {
 
 namespace {
 
-constexpr size_t kMaxBytes = size_t{16} << 30;
+constexpr size_t kMaxFileBytes = size_t{16} << 30;
 
 }  // namespace
 
@@ -25,7 +25,7 @@ Result<LineFile> LineFile::create(const std::filesystem::path& path, mode_t mode
 }
 
 Result<LineFile> LineFile::open(const std::filesystem::path& path) {
-  FATHOM_TRY(const std::string text, read_file(path, kMaxBytes));
+  FATHOM_TRY(const std::string text, read_file(path, kMaxFileBytes));
   FileDescriptor file(::open(path.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC));
   if (!file) return fail("{}: cannot be written: {}", path.string(), std::strerror(errno));
   LineFile out(std::move(file), path);

@@ -5,7 +5,7 @@
 namespace fathom {
 
 namespace {
-constexpr size_t kMaxBytes = 120;  // the longest tensor name in a real checkpoint has 65
+constexpr size_t kMostBytes = 120;  // the longest tensor name in a real checkpoint has 65
 
 // Bytes of the UTF-8 character that `text` begins with; 0 when it begins with none.
 size_t character_bytes(std::string_view text) {
@@ -26,7 +26,7 @@ size_t character_bytes(std::string_view text) {
 std::string in_quotes(std::string_view text) {
   std::string out = "\"";
   for (size_t i = 0; i < text.size();) {
-    if (i >= kMaxBytes) return out + fmt::format("…\" ({} bytes)", text.size());
+    if (i >= kMostBytes) return out + fmt::format("…\" ({} bytes)", text.size());
     const char c = text[i];
     const size_t size = character_bytes(text.substr(i));
     if (c == '"' || c == '\\')

@@ -20,7 +20,7 @@ constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxRank = 32;                    // no limit in the format; bounds what a hostile header may cost
 constexpr size_t kMaxMetadata = 65'536;            // likewise
-constexpr uint64_t kMaxDim = std::numeric_limits<int64_t>::max();
+constexpr uint64_t kMaxSize = std::numeric_limits<int64_t>::max();
 constexpr std::string_view kMetadataKey = "__metadata__";
 
 // Bytes of a tensor, or nothing when the product exceeds 63 bits.
@@ -96,7 +96,7 @@ class HeaderHandler : public JsonHandler {
   }
 
   bool number_unsigned(number_unsigned_t value) override {
-    if (state_ == State::kShape && value <= kMaxDim) {
+    if (state_ == State::kShape && value <= kMaxSize) {
       if (current().entry.shape.size() >= kMaxRank)
         return refuse(fmt::format("tensor {}: more than {} dimensions", in_quotes(current().entry.name), kMaxRank));
       current().entry.shape.push_back(static_cast<int64_t>(value));
@@ -308,7 +308,7 @@ Result<SafetensorsWriter> SafetensorsWriter::create(const std::filesystem::path&
     if (!metadata.empty()) text += fmt::format("\"{}\":{},", kMetadataKey, nlohmann::json(metadata).dump());
     for (const auto& [name, dtype, shape] : tensors) {
       const auto size = tensor_bytes(dtype, shape);
-      if (!size || name == kMetadataKey || *size > kMaxDim - offset)
+      if (!size || name == kMetadataKey || *size > kMaxSize - offset)
         return fail("{}: tensor {} with shape {} cannot be written", path.string(), in_quotes(name), shape_text(shape));
       text +=
           fmt::format("{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}},", nlohmann::json(name).dump(),

@@ -10,7 +10,7 @@ namespace fathom {
 
 namespace {
 
-constexpr std::string_view kWeight = ".weight";
+constexpr std::string_view kWeightSuffix = ".weight";
 
 bool is_aligned(const TensorEntry& entry) {
   return reinterpret_cast<uintptr_t>(entry.bytes.data()) % dtype_size_bytes(entry.dtype) == 0;
@@ -78,7 +78,7 @@ Result<std::unique_ptr<WeightStore>> WeightStore::open(const std::filesystem::pa
       view.scale = static_cast<const float*>(store->in_place(*scale));
       view.pow2_scale = all_pow2(view.scale, static_cast<int64_t>(scale->bytes.size() / sizeof(float)));
     }
-    store->matrices_.emplace(expected.name.substr(0, expected.name.size() - kWeight.size()), view);
+    store->matrices_.emplace(expected.name.substr(0, expected.name.size() - kWeightSuffix.size()), view);
   }
   store->shards_ = std::move(table).take_shards();
   return store;

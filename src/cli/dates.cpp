@@ -27,8 +27,4 @@ Result<int64_t> day_start(std::string_view text) {
 
 std::string time_text(int64_t seconds) { return fmt::format("{:%Y-%m-%d %H:%M}", fmt::gmtime(seconds)); }
 
-int64_t seconds_now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 }  // namespace fathom

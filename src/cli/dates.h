@@ -13,7 +13,6 @@ namespace fathom {
 Result<int64_t> day_start(std::string_view text);
 // "2025-11-24 13:05"
 std::string time_text(int64_t seconds);
-int64_t seconds_now();
 
 constexpr int64_t kDaySeconds = 86'400;
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/quote.h"
 #include "base/text_lines.h"
 #include "cli/command.h"
@@ -69,7 +70,7 @@ Status read_settings(const KeysOptions& options, KeySettings& settings) {
 
 std::string state_of(const KeyInfo& key) {
   if (key.revoked) return "revoked";
-  return key.settings.expires && seconds_now() >= *key.settings.expires ? "expired" : "valid";
+  return key.settings.expires && now_seconds() >= *key.settings.expires ? "expired" : "valid";
 }
 
 Json key_json(const KeyInfo& key) {
@@ -126,7 +127,7 @@ Result<int> add(const KeysOptions& options) {
   KeySettings settings;
   FATHOM_RETURN_IF_ERROR(read_settings(options, settings));
   FATHOM_TRY(const auto store, KeyStore::open(options.store, Database::Mode::kCreate));
-  FATHOM_TRY(const std::string key, store->add(options.name, settings, seconds_now()));
+  FATHOM_TRY(const std::string key, store->add(options.name, settings, now_seconds()));
   if (options.json) {
     Json json;
     for (const KeyInfo& each : store->list())
@@ -155,7 +156,7 @@ Result<int> list(const KeysOptions& options) {
 
 Result<int> revoke(const KeysOptions& options) {
   FATHOM_TRY(const auto store, KeyStore::open(options.store, Database::Mode::kWrite));
-  FATHOM_RETURN_IF_ERROR(store->revoke(options.name, seconds_now()));
+  FATHOM_RETURN_IF_ERROR(store->revoke(options.name, now_seconds()));
   return show(*store, options, "revoked; a running server learns it within seconds");
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "checkpoint/synthesize.h"
 #include "cli/command.h"
 
@@ -31,7 +32,7 @@ Result<int> synth(const SynthOptions& options) {
 
   const auto start = std::chrono::steady_clock::now();
   FATHOM_TRY(const auto report, synthesize(wanted));
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = seconds_since(start);
   fmt::print("{}: {} tensors, {:.2f} GB in {} shard{}, written in {:.1f} s\n", options.out, report.tensors,
              static_cast<double>(report.bytes) / 1e9, report.shards, report.shards == 1 ? "" : "s", seconds);
   return 0;

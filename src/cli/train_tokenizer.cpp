@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/progress.h"
 #include "cli/command.h"
@@ -57,7 +58,7 @@ Result<int> train_tokenizer(const TrainTokenizerOptions& options) {
   FATHOM_RETURN_IF_ERROR(add_tasks_of(options, trainer));
   const TrainedBpe trained = trainer.train();
   FATHOM_RETURN_IF_ERROR(write_tokenizer(options.out, trained, options.context));
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double seconds = seconds_since(start);
   fmt::print("{}: {} tokens, {} of them merges, from {:.1f} MB of text in {:.1f} s\n", options.out,
              trained.vocab_size(), trained.merges.size(), static_cast<double>(trainer.bytes()) / 1e6, seconds);
   if (trained.vocab_size() < options.trainer.vocab_size) {

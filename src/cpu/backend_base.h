@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/memory.h"
 #include "cpu/kernels.h"
 #include "ops/indexer.h"
@@ -35,9 +36,7 @@ class Timed {
     if (profile_) begin_ = Clock::now();
   }
   ~Timed() {
-    if (profile_)
-      profile_->seconds[static_cast<size_t>(operation_)] +=
-          std::chrono::duration<double>(Clock::now() - begin_).count();
+    if (profile_) profile_->seconds[static_cast<size_t>(operation_)] += seconds_since(begin_);
   }
   Timed(const Timed&) = delete;
   Timed& operator=(const Timed&) = delete;

@@ -83,7 +83,7 @@ Selection Backend::index_select(int64_t layer, const IndexQuery& query) {
       const int64_t part = task % parts;
       const KvRows kv = rows_of(layer, tile.first);
       const int64_t visible = position_[static_cast<size_t>(tile.first + tile.rows - 1)] + 1;
-      const int64_t blocks = (visible + kBlockTokens - 1) / kBlockTokens;
+      const int64_t blocks = blocks_for(visible);
       const int64_t per_part = (blocks + parts - 1) / parts;
       float* score = scratch.allocate<float>(static_cast<size_t>(kQueryTile * kBlockTokens));
       const void* queries[kQueryTile];

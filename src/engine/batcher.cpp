@@ -8,12 +8,6 @@
 
 namespace fathom {
 
-namespace {
-
-int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
-
-}  // namespace
-
 Status check_batch_request(const Engine& engine, const BatchRequest& request) {
   if (request.choices < 1) return fail("n = {}: expected 1 or more answers", request.choices);
   return check_request(engine.config(), engine.context(), request.generation);

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "base/clock.h"
 #include "engine/kv_pool.h"
 #include "ops/indexer.h"
 
@@ -38,7 +39,7 @@ std::string_view latent_format_name(LatentFormat format) {
   return "";
 }
 
-int64_t block_rows(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens * kBlockTokens; }
+int64_t block_rows(int64_t tokens) { return blocks_for(tokens) * kBlockTokens; }
 
 class Bench {
  public:
@@ -281,7 +282,7 @@ class Bench {
         StepProfile profile;
         const Clock::time_point start = Clock::now();
         if (!body(*variants_[n].runner, &profile)) return stop();
-        const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+        const double seconds = seconds_since(start);
         const MachineLimits before = limits_;
         phase_of(variants_[n]).runs.push_back({seconds, between(before, probe())});
         profiles[n].push_back(profile);

@@ -11,7 +11,7 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kFormat = 4;  // of the file; raised when a field changes its meaning
+constexpr int64_t kBenchFormat = 4;  // of the file; raised when a field changes its meaning
 
 }  // namespace
 
@@ -120,7 +120,7 @@ double PhaseReport::share(double amount, double MachineLimits::*limit) const {
 
 std::string report_json(const BenchReport& report) {
   Json json = Json::object();
-  json["fathom_bench"] = kFormat;
+  json["fathom_bench"] = kBenchFormat;
   json.update(json_from_fields(report));
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -132,9 +132,9 @@ Result<BenchReport> load_report(const std::filesystem::path& file) {
   if (!json) return fail("{}: {}", file.string(), json.error().message);
   if (!json->is_object() || !json->contains("fathom_bench"))
     return fail("{}: not the output of 'fathom bench --json'", file.string());
-  if (json->at("fathom_bench") != kFormat)
+  if (json->at("fathom_bench") != kBenchFormat)
     return fail("{}: fathom_bench: found {}, expected {}: written by another version of fathom; measure again",
-                file.string(), in_quotes(json->at("fathom_bench").dump()), kFormat);
+                file.string(), in_quotes(json->at("fathom_bench").dump()), kBenchFormat);
   Problems problems;
   BenchReport report;
   read_fields(*json, "", report, problems);

@@ -29,7 +29,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "headers are used as they lie on disk: little-endian only");
 
-constexpr uint32_t kFormat = 1;  // of header and names; raised when either changes its meaning
+constexpr uint32_t kStoreFormat = 1;  // of header and names; raised when either changes its meaning
 constexpr std::string_view kFormatFolder = "fathom-blocks-";
 constexpr const char* kTemporary = "new";  // one is enough: one thread of one process writes
 constexpr std::string_view kSuffix = ".block";
@@ -41,7 +41,7 @@ constexpr size_t kSlice = size_t{256} << 10;
 // In front of every block's content.
 struct Header {
   std::array<char, 8> magic{'f', 'a', 't', 'h', 'o', 'm', 'K', 'V'};
-  uint32_t format = kFormat;
+  uint32_t format = kStoreFormat;
   uint32_t reserved0 = 0;
   std::array<uint64_t, 2> key;
   uint64_t size = 0;  // of the content
@@ -214,7 +214,7 @@ Status BlockStore::lock_folder() {
 }
 
 Status BlockStore::scan() {
-  const std::string own = fmt::format("{}{}", kFormatFolder, kFormat);
+  const std::string own = fmt::format("{}{}", kFormatFolder, kStoreFormat);
   const std::filesystem::path path = settings_.folder / own;
   FileDescriptor parent(::open(settings_.folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (parent && (mkdirat(parent.get(), own.c_str(), 0700) == 0 || errno == EEXIST))

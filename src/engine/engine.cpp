@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "engine/answer.h"
 
@@ -33,10 +34,6 @@ Result<SamplingParams> load_default_sampling(const std::filesystem::path& folder
   FATHOM_RETURN_IF_ERROR(number("top_p", params.top_p));
   if (auto status = validate(params); !status) return fail("{}: {}", file.string(), status.error().message);
   return params;
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 }  // namespace

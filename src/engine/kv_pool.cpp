@@ -7,10 +7,6 @@
 
 namespace fathom {
 
-namespace {
-int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
-}  // namespace
-
 Result<KvPool> KvPool::create(const KvLayout& layout, int64_t layers, int64_t tokens) {
   KvPool pool;
   pool.cache_.layout = layout;

@@ -12,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/clock.h"
 #include "cpu/peak.h"
 
 namespace fathom {
@@ -28,10 +29,6 @@ std::string proc_value(const char* file, std::string_view name) {
     return begin == std::string::npos ? "" : line.substr(begin);
   }
   return "";
-}
-
-double seconds_since(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
 // What `passes` runs of body() took, rising, after one that does not count.

@@ -186,7 +186,7 @@ Plan make_plan(const PlanInput& input, const Hardware& hardware) {
   Plan plan;
   plan.input = input;
   plan.hardware = hardware;
-  const int64_t rows = (s.context + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+  const int64_t rows = blocks_for(s.context) * kBlockTokens;
   const int64_t token_bytes = c.total_layers() * kv_layout(c, s.latent_format).token_bytes();
   plan.cache_bytes = static_cast<uint64_t>(rows * token_bytes) * static_cast<uint64_t>(s.users);
   plan.scratch_bytes = scratch_estimate(c, std::max(s.chunk, s.users));

@@ -11,14 +11,14 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kFormat = 1;  // raised when a field changes its meaning, or an answer its grade
+constexpr int64_t kLogFormat = 1;  // raised when a field changes its meaning, or an answer its grade
 constexpr std::string_view kMark = "fathom_eval_answers";
 
 std::string one_line(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 Json header_of(const EvalRun& run) {
   Json header = Json::object();
-  header[std::string(kMark)] = kFormat;
+  header[std::string(kMark)] = kLogFormat;
   header["run"] = json_from_fields(run);
   return header;
 }
@@ -43,7 +43,7 @@ Status check_header(const std::filesystem::path& file, std::string_view line, co
   const auto header = parse_json(line);
   if (!header || !header->is_object() || !header->contains(kMark))
     return fail("{}: not what 'fathom eval --save' writes", file.string());
-  if (header->at(kMark) != kFormat)
+  if (header->at(kMark) != kLogFormat)
     return fail("{}: written by another version of fathom; ask again, into another file", file.string());
   Problems problems;
   nlohmann::json now = header_of(run)["run"];

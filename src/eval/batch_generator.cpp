@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace fathom {
 
@@ -48,7 +49,7 @@ Result<BatchCounts> generate_batch(Engine& engine, int64_t width,
     if (!batcher.step()) break;
     if (!status) return tl::unexpected(status.error());
   }
-  counts.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  counts.seconds = seconds_since(start);
   return counts;
 }
 

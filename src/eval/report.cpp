@@ -14,7 +14,7 @@ namespace fathom {
 
 namespace {
 
-constexpr int64_t kFormat = 1;  // of the file; raised when a field changes its meaning, or an answer its grade
+constexpr int64_t kReportFormat = 1;  // of the file; raised when a field changes its meaning, or an answer its grade
 
 std::string_view kv_name(LatentFormat format) {
   return format == LatentFormat::kF32 ? "f32" : format == LatentFormat::kFp8 ? "fp8" : "bf16";
@@ -189,7 +189,7 @@ ScoreTables score_tables(const EvalReport& report) {
 std::string report_json(const EvalReport& report) {
   const ScoreTables tables = score_tables(report);
   Json json = Json::object();
-  json["fathom_eval"] = kFormat;
+  json["fathom_eval"] = kReportFormat;
   Json all = json_from_fields(report);
   json["run"] = std::move(all["run"]);
   json["speed"] = std::move(all["speed"]);
@@ -210,9 +210,9 @@ Result<EvalReport> load_eval_report(const std::filesystem::path& file) {
   if (!json) return fail("{}: {}", file.string(), json.error().message);
   if (!json->is_object() || !json->contains("fathom_eval"))
     return fail("{}: not the output of 'fathom eval --json'", file.string());
-  if (json->at("fathom_eval") != kFormat)
+  if (json->at("fathom_eval") != kReportFormat)
     return fail("{}: fathom_eval: found {}, expected {}: written by another version of fathom; ask again",
-                file.string(), in_quotes(json->at("fathom_eval").dump()), kFormat);
+                file.string(), in_quotes(json->at("fathom_eval").dump()), kReportFormat);
   Problems problems;
   EvalReport report;
   read_fields(*json, "", report, problems);

@@ -16,7 +16,7 @@ const ScoreRow* find_row(std::span<const ScoreRow> rows, const std::string& task
   return nullptr;
 }
 
-std::string cell(const ScoreRow* row) { return row ? share_text(row->score.accuracy) : ""; }
+std::string cell_text(const ScoreRow* row) { return row ? share_text(row->score.accuracy) : ""; }
 
 std::string count_or_none(int64_t count) { return count == 0 ? "" : std::to_string(count); }
 
@@ -43,7 +43,7 @@ void add_lengths(std::string& out, const EvalReport& report, const ScoreTables& 
       for (const int64_t length : lengths) {
         const ScoreRow* row = find_row(tables.by_length, task, thinking, length);
         any = any || row != nullptr;
-        line += fmt::format(" {:<22}", cell(row));
+        line += fmt::format(" {:<22}", cell_text(row));
       }
       if (any) append_line(out, "  {:<20} {:<9}{}", task.empty() ? "all look-ups" : task, mode_name(thinking), line);
     }

@@ -109,9 +109,9 @@ Result<std::string> question_id(const Question& question) {
 }
 
 // One row of the tables: a task, and for look-ups a length.
-class Cell {
+class QuestionCell {
  public:
-  Cell(const EvalSettings& settings, const Tokenizer& tokenizer, const std::string& task, int64_t length)
+  QuestionCell(const EvalSettings& settings, const Tokenizer& tokenizer, const std::string& task, int64_t length)
       : settings_(settings), task_(task), random_(settings.seed, hash_text(fmt::format("{} {}", task, length))) {
     options_.length = length;
     options_.tokenizer = &tokenizer;
@@ -161,7 +161,7 @@ Result<std::vector<EvalQuestion>> make_eval_questions(const EvalSettings& settin
   for (const std::string& task : settings.tasks) {
     const bool looks_up = find_task(task)->looks_up;
     for (const int64_t length : looks_up ? settings.lengths : std::vector<int64_t>{0}) {
-      Cell cell(settings, tokenizer, task, length);
+      QuestionCell cell(settings, tokenizer, task, length);
       for (int64_t i = 0; i < settings.questions; ++i) {
         FATHOM_TRY(EvalQuestion question, cell.next(i));
         questions.push_back(std::move(question));

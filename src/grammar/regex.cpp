@@ -11,8 +11,6 @@ namespace fathom {
 
 namespace {
 
-using Kind = RegexNode::Kind;
-
 struct NfaState {
   enum class Kind : uint8_t { kSet, kSplit, kBegin, kEnd, kFinal };
   Kind kind;
@@ -45,18 +43,18 @@ class Nfa {
   // The entry of `tree` when `next` is what follows. Recursion is as deep as groups are nested.
   Result<uint32_t> node(const RegexNode& tree, uint32_t next) {
     switch (tree.kind) {
-      case Kind::kSet:
+      case RegexNode::Kind::kSet:
         return add({NfaState::Kind::kSet, tree.set, next});
-      case Kind::kBegin:
+      case RegexNode::Kind::kBegin:
         return add({NfaState::Kind::kBegin, 0, next});
-      case Kind::kEnd:
+      case RegexNode::Kind::kEnd:
         return add({NfaState::Kind::kEnd, 0, next});
-      case Kind::kConcat:
+      case RegexNode::Kind::kConcat:
         for (size_t i = tree.children.size(); i-- > 0;) {
           FATHOM_TRY(next, node(tree.children[i], next));
         }
         return next;
-      case Kind::kAlternatives: {
+      case RegexNode::Kind::kAlternatives: {
         FATHOM_TRY(uint32_t entry, node(tree.children.back(), next));
         for (size_t i = tree.children.size() - 1; i-- > 0;) {
           FATHOM_TRY(const uint32_t child, node(tree.children[i], next));
@@ -64,7 +62,7 @@ class Nfa {
         }
         return entry;
       }
-      case Kind::kRepeat:
+      case RegexNode::Kind::kRepeat:
         return repeat(tree, next);
     }
     return next;

@@ -12,8 +12,6 @@ namespace fathom {
 
 namespace {
 
-using Kind = RegexNode::Kind;
-
 // ECMA-262, WhiteSpace and LineTerminator.
 CharacterSet white_space() {
   return {{'\t', '\r'},     {' ', ' '},       {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
@@ -50,7 +48,7 @@ class Parser {
   }
 
   RegexNode set_node(CharacterSet set) {
-    RegexNode node{.kind = Kind::kSet};
+    RegexNode node{.kind = RegexNode::Kind::kSet};
     const auto same = std::ranges::find_if(
         tree_.sets, [&](const CharacterSet& other) { return std::ranges::equal(other.ranges(), set.ranges()); });
     node.set = static_cast<uint32_t>(same - tree_.sets.begin());
@@ -62,7 +60,7 @@ class Parser {
     if (depth > grammar_limits::kMaxPatternGroups) {
       return fail("groups are nested deeper than {}", grammar_limits::kMaxPatternGroups);
     }
-    RegexNode node{.kind = Kind::kAlternatives};
+    RegexNode node{.kind = RegexNode::Kind::kAlternatives};
     do {
       FATHOM_TRY(RegexNode child, sequence(depth));
       node.children.push_back(std::move(child));
@@ -73,14 +71,14 @@ class Parser {
   }
 
   Result<RegexNode> sequence(int depth) {
-    RegexNode node{.kind = Kind::kConcat};
+    RegexNode node{.kind = RegexNode::Kind::kConcat};
     while (!at_end() && !next_is('|') && !next_is(')')) {
       FATHOM_TRY(RegexNode child, atom(depth));
-      const bool assertion = child.kind == Kind::kBegin || child.kind == Kind::kEnd;
+      const bool assertion = child.kind == RegexNode::Kind::kBegin || child.kind == RegexNode::Kind::kEnd;
       FATHOM_TRY(const auto count, quantifier());
       if (count) {
         if (assertion) return wrong("a quantifier after ^ or $ is not supported");
-        RegexNode repeat{.kind = Kind::kRepeat, .at_least = count->first, .at_most = count->second};
+        RegexNode repeat{.kind = RegexNode::Kind::kRepeat, .at_least = count->first, .at_most = count->second};
         repeat.children.push_back(std::move(child));
         child = std::move(repeat);
       }
@@ -150,8 +148,8 @@ class Parser {
       if (!take(")")) return wrong("a ( without its )");
       return inside;
     }
-    if (take("^")) return RegexNode{.kind = Kind::kBegin};
-    if (take("$")) return RegexNode{.kind = Kind::kEnd};
+    if (take("^")) return RegexNode{.kind = RegexNode::Kind::kBegin};
+    if (take("$")) return RegexNode{.kind = RegexNode::Kind::kEnd};
     if (take(".")) return set_node(line_terminators().complement());
     if (take("[")) return character_class();
     if (take("\\")) {

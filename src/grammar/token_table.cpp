@@ -43,15 +43,17 @@ uint8_t utf8_next(uint8_t state, uint8_t byte) {
 
 using Tokens = std::vector<std::pair<std::string_view, int32_t>>;
 
-enum class Kind { kShort, kLong, kMark };
+enum class TokenKind { kShort, kLong, kMark };
 
-Tokens tokens_of(const Tokenizer& tokenizer, Kind kind) {
+Tokens tokens_of(const Tokenizer& tokenizer, TokenKind kind) {
   Tokens tokens;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const std::string_view bytes = tokenizer.token_bytes(id);
     if (bytes.empty() || bytes.size() > TokenTree::kMaxDepth) continue;
     const bool mark = tokenizer.is_added(id) || tokenizer.is_special(id);
-    const Kind of_token = mark ? Kind::kMark : bytes.size() > grammar_limits::kHorizon ? Kind::kLong : Kind::kShort;
+    const TokenKind of_token = mark                                      ? TokenKind::kMark
+                               : bytes.size() > grammar_limits::kHorizon ? TokenKind::kLong
+                                                                         : TokenKind::kShort;
     if (of_token == kind) tokens.emplace_back(bytes, id);
   }
   return tokens;
@@ -115,9 +117,9 @@ void TokenTree::describe() {
 
 TokenTable::TokenTable(const Tokenizer& tokenizer)
     : tokenizer_(tokenizer),
-      short_(tokens_of(tokenizer, Kind::kShort)),
-      long_(tokens_of(tokenizer, Kind::kLong)),
-      marks_(tokens_of(tokenizer, Kind::kMark)) {}
+      short_(tokens_of(tokenizer, TokenKind::kShort)),
+      long_(tokens_of(tokenizer, TokenKind::kLong)),
+      marks_(tokens_of(tokenizer, TokenKind::kMark)) {}
 
 std::shared_ptr<const TokenMask> TokenTable::run_mask(const TextRun& run) const {
   {

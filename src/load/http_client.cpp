@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace fathom::load {
 
@@ -29,7 +30,7 @@ constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr std::chrono::seconds kConnectTime{30}, kEndTime{2};
 
-using Message = http::request<http::string_body>;
+using Outgoing = http::request<http::string_body>;
 using Parser = http::response_parser<http::string_body>;
 
 Failure failure_of(const error_code& error, std::string_view during) {
@@ -57,7 +58,7 @@ std::optional<double> cost_usd(const Parser& parser) {
 
 // The answer as far as it comes, into `answer`. True: the connection can be kept.
 template <typename Stream>
-asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const Message& message,
+asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const Outgoing& message,
                                Clock::time_point deadline, const HttpClient::Sink& sink, HttpAnswer& answer) {
   beast::get_lowest_layer(stream).expires_at(deadline);
   // Any other error shows when reading: a server that refuses a request before it has read it all has answered all the same.
@@ -136,7 +137,7 @@ class HttpClient::Connection {
   beast::tcp_stream& tcp() { return tls_ ? beast::get_lowest_layer(*tls_) : *plain_; }
   beast::ssl_stream<beast::tcp_stream>* tls() { return tls_ ? &*tls_ : nullptr; }
 
-  asio::awaitable<bool> run(const Message& message, Clock::time_point deadline, const Sink& sink, HttpAnswer& answer) {
+  asio::awaitable<bool> run(const Outgoing& message, Clock::time_point deadline, const Sink& sink, HttpAnswer& answer) {
     if (tls_) return exchange(*tls_, buffer_, message, deadline, sink, answer);
     return exchange(*plain_, buffer_, message, deadline, sink, answer);
   }
@@ -196,12 +197,12 @@ asio::awaitable<HttpAnswer> HttpClient::connect(Connection& connection, Clock::t
       co_return no_connection(error, "TLS");
   }
   HttpAnswer answer;
-  answer.connect_seconds = std::chrono::duration<double>(Clock::now() - start).count();
+  answer.connect_seconds = seconds_since(start);
   co_return answer;
 }
 
 asio::awaitable<HttpAnswer> HttpClient::send(const HttpRequest& request, Clock::time_point deadline, Sink sink) {
-  Message message{request.method, request.target, 11};
+  Outgoing message{request.method, request.target, 11};
   message.set(http::field::host, server_.authority);
   message.set(http::field::user_agent, "fathom-bench");
   message.set(http::field::accept, sink ? "text/event-stream" : "application/json");

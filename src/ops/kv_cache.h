@@ -18,6 +18,9 @@ namespace fathom {
 
 inline constexpr int64_t kBlockTokens = 64;
 
+// That hold so many tokens, the last one perhaps in part.
+inline int64_t blocks_for(int64_t tokens) { return (tokens + kBlockTokens - 1) / kBlockTokens; }
+
 enum class LatentFormat { kBf16, kFp8, kF32 };
 
 struct KvLayout {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "serve/wake.h"
 #include "text/chat_tokens.h"
 
@@ -23,7 +24,7 @@ constexpr std::chrono::milliseconds kTick{100};
 constexpr std::chrono::seconds kLastStep{30};
 constexpr const char *kJson = "application/json", *kEvents = "text/event-stream";
 
-ApiError error_of(const Refusal& refusal) {
+ApiError refusal_error(const Refusal& refusal) {
   switch (refusal.kind) {
     case Refusal::Kind::kFull:
       return {429, refusal.message, "", "queue_full"};
@@ -98,7 +99,7 @@ class Answering {
       auto stream = model_.scheduler->submit(prompt, [wake = wake_] { wake->notify(); });
       if (!stream) {
         if (!streams_.empty() && stream.error().kind == Refusal::Kind::kFull) break;  // once more at the next tick
-        outcome_.error = error_of(stream.error());
+        outcome_.error = refusal_error(stream.error());
         return false;
       }
       outcome_.choices += prompt.choices;
@@ -206,7 +207,7 @@ class Answering {
     }
   }
 
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  double seconds() const { return seconds_since(start_); }
 
   HttpExchange& http_;
   LoadedModel& model_;

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/line_file.h"
 #include "serve/wake.h"
 
@@ -19,10 +20,6 @@ namespace {
 
 constexpr size_t kAtOnce = 2;        // a thread more is for those that are cancelled before they begin
 constexpr int64_t kPriority = -100;  // the least that there is
-
-int64_t now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 // {"object": "list", "data": [{"code", "message", "param", "line"}]}
 std::string errors_json(const std::vector<BatchProblem>& problems, std::string_view code) {
@@ -110,7 +107,7 @@ ApiResult<StoredBatch> BatchRunner::cancel(StoredBatch batch) {
   const StoredBatch cancelling = job->change([](StoredBatch& b) {
     if (is_over(b.status)) return;  // a moment ago
     b.status = BatchStatus::kCancelling;
-    if (!b.cancelling) b.cancelling = now();
+    if (!b.cancelling) b.cancelling = now_seconds();
   });
   if (!job->running) begin(job);  // to its end, which waits for no one
   return cancelling;
@@ -159,7 +156,7 @@ asio::awaitable<Status> BatchRunner::process(Job& job) {
 Status BatchRunner::end_as_failed(Job& job, const Error& error, std::string_view code) {
   return store_.update(job.change([&](StoredBatch& b) {
     b.status = BatchStatus::kFailed;
-    b.ended = now();
+    b.ended = now_seconds();
     b.errors = errors_json({{0, error.message}}, code);
   }));
 }
@@ -196,10 +193,10 @@ Status BatchRunner::validate(Job& job) {
       b.failed = lines_of(store_.path_of(b.error_file));
     } else {
       b.status = BatchStatus::kInProgress;
-      if (!b.started) b.started = now();
+      if (!b.started) b.started = now_seconds();
     }
     b.requests = input ? input->requests : 0;
-    if (is_over(b.status)) b.ended = now();
+    if (is_over(b.status)) b.ended = now_seconds();
   }));
 }
 
@@ -218,7 +215,7 @@ Status BatchRunner::answer(Job& job, LoadedModel& model) {
   bool expired = false;
   BatchHooks hooks;
   hooks.admit = [&]() -> std::optional<ApiError> {
-    if (now() < batch.expires) return duties_.may_go_on(batch.key, name);
+    if (now_seconds() < batch.expires) return duties_.may_go_on(batch.key, name);
     expired = true;
     return ApiError{408, "This request could not be executed before the completion window expired.", "",
                     "batch_expired"};
@@ -237,7 +234,7 @@ Status BatchRunner::answer(Job& job, LoadedModel& model) {
     return end_as_failed(job, Error{"the server could not write the answers"}, "server_error");
   }
   return store_.update(job.change([&](StoredBatch& b) {
-    b.ended = now();
+    b.ended = now_seconds();
     b.status = job.cancelled ? BatchStatus::kCancelled : expired ? BatchStatus::kExpired : BatchStatus::kCompleted;
   }));
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "api/identifiers.h"
+#include "base/clock.h"
 #include "base/file.h"
 
 namespace fathom {
@@ -15,10 +16,10 @@ namespace fs = std::filesystem;
 
 namespace {
 
-constexpr DatabaseFormat kFormat{.what = "a store of batches",
-                                 .application_id = 0x66746261,  // "ftba"
-                                 .version = 1,
-                                 .schema = R"(
+constexpr DatabaseFormat kBatchFormat{.what = "a store of batches",
+                                      .application_id = 0x66746261,  // "ftba"
+                                      .version = 1,
+                                      .schema = R"(
       CREATE TABLE files (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT UNIQUE NOT NULL,
@@ -76,10 +77,6 @@ constexpr const char* kFilePages[] = FATHOM_PAGES(FATHOM_FILE_COLUMNS, "files", 
 constexpr const char* kBatchPages[] = FATHOM_PAGES(FATHOM_BATCH_COLUMNS, "batches", "");
 #undef FATHOM_PAGES
 #undef FATHOM_PAGE
-
-int64_t now() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 StoredFile file_of(const Statement& row) {
   return {.id = row.text(0),
@@ -159,7 +156,8 @@ Result<std::unique_ptr<BatchStore>> BatchStore::open(const fs::path& folder, int
   if (fs::create_directories(folder, error)) fs::permissions(folder, fs::perms::owner_all, error);
   if (!fs::is_directory(folder, error))
     return fail("{}: cannot be made a folder for files of batches", folder.string());
-  FATHOM_TRY(Database database, Database::open(folder / "batches.db", kFormat, Database::Mode::kCreate, /*wal=*/true));
+  FATHOM_TRY(Database database,
+             Database::open(folder / "batches.db", kBatchFormat, Database::Mode::kCreate, /*wal=*/true));
   auto store = std::unique_ptr<BatchStore>(new BatchStore(folder, most_bytes, std::move(database)));
   FATHOM_RETURN_IF_ERROR(store->delete_leftovers());
   return store;
@@ -215,7 +213,7 @@ ApiResult<StoredFile> BatchStore::add_file(std::string_view key, std::string_vie
                   .filename = std::string(filename),
                   .purpose = std::string(purpose),
                   .bytes = static_cast<int64_t>(content.size()),
-                  .created = now()};
+                  .created = now_seconds()};
   FATHOM_RETURN_IF_ERROR(reserve(file.bytes));
   const Status written = write_file_atomically(path_of(file.id), content, kOwnerOnly);
   const std::lock_guard lock(mutex_);
@@ -286,7 +284,7 @@ ApiResult<StoredBatch> BatchStore::add_batch(StoredBatch batch) {
   batch.id = random_id("batch_");
   batch.output_file = random_id("file-");
   batch.error_file = random_id("file-");
-  batch.created = now();
+  batch.created = now_seconds();
   const std::lock_guard lock(mutex_);
   int64_t unfinished = 0;
   const Status entered = [&]() -> Status {
@@ -366,7 +364,7 @@ Status BatchStore::update(const StoredBatch& batch) {
                                      .filename = fmt::format("{}_{}.jsonl", batch.id, what),
                                      .purpose = "batch_output",
                                      .bytes = bytes,
-                                     .created = batch.ended.value_or(now())}));
+                                     .created = batch.ended.value_or(now_seconds())}));
     }
     return {};
   });

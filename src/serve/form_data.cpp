@@ -30,7 +30,7 @@ std::optional<http::param_list> parameters(std::string_view field, std::string_v
 }
 
 // Without its quotes, "x" of "boundary" for one; empty where it is missing.
-std::string parameter(const http::param_list& list, std::string_view name) {
+std::string list_member(const http::param_list& list, std::string_view name) {
   for (const auto& [key, value] : list)
     if (same(view(key), name)) return std::string(view(value));
   return {};
@@ -50,8 +50,8 @@ Result<FormPart> read_part(std::string_view part, size_t number) {
     return fail("the header of the form's part {} is none: {}", number, error.message());
   const auto disposition = parameters(view(parser.get()[http::field::content_disposition]), "form-data");
   if (!disposition) return fail("the form's part {} has no 'Content-Disposition: form-data'", number);
-  FormPart out{.name = parameter(*disposition, "name"),
-               .filename = parameter(*disposition, "filename"),
+  FormPart out{.name = list_member(*disposition, "name"),
+               .filename = list_member(*disposition, "filename"),
                .content = part.substr(end + 4)};
   if (out.name.empty()) return fail("the form's part {} has no name", number);
   return out;
@@ -63,7 +63,7 @@ Result<std::vector<FormPart>> read_form(std::string_view content_type, std::stri
   const auto type = parameters(content_type, "multipart/form-data");
   if (!type)
     return fail("content-type: found {}, expected multipart/form-data, as files are uploaded", in_quotes(content_type));
-  const std::string boundary = parameter(*type, "boundary");
+  const std::string boundary = list_member(*type, "boundary");
   // RFC 2046 allows 70; and an empty one would be found everywhere.
   if (boundary.empty() || boundary.size() > 70)
     return fail("content-type: the boundary has {} bytes, expected 1 to 70", boundary.size());

@@ -36,10 +36,10 @@ struct DigestEqual {
   bool operator()(const Digest& a, const Digest& b) const { return CRYPTO_memcmp(a.data(), b.data(), a.size()) == 0; }
 };
 
-constexpr DatabaseFormat kFormat{.what = "a key store",
-                                 .application_id = 0x66746b79,  // "ftky"
-                                 .version = 1,
-                                 .schema = R"(
+constexpr DatabaseFormat kKeyFormat{.what = "a key store",
+                                    .application_id = 0x66746b79,  // "ftky"
+                                    .version = 1,
+                                    .schema = R"(
       CREATE TABLE keys (
         name TEXT PRIMARY KEY NOT NULL,
         hash BLOB UNIQUE NOT NULL CHECK (length(hash) = 32),
@@ -148,7 +148,7 @@ KeyStore::KeyStore(Database database, Database::Mode mode) : mode_(mode), databa
 KeyStore::~KeyStore() = default;
 
 Result<std::unique_ptr<KeyStore>> KeyStore::open(const std::filesystem::path& path, Database::Mode mode) {
-  FATHOM_TRY(Database database, Database::open(path, kFormat, mode));
+  FATHOM_TRY(Database database, Database::open(path, kKeyFormat, mode));
   auto store = std::unique_ptr<KeyStore>(new KeyStore(std::move(database), mode));
   FATHOM_RETURN_IF_ERROR(store->read_again());
   return store;
@@ -231,7 +231,7 @@ Status KeyStore::read_again() {
 Status KeyStore::refresh() {
   const std::lock_guard lock(database_mutex_);
   if (!database_.check_in_place()) {
-    FATHOM_TRY(database_, Database::open(database_.path(), kFormat,
+    FATHOM_TRY(database_, Database::open(database_.path(), kKeyFormat,
                                          mode_ == Database::Mode::kRead ? mode_ : Database::Mode::kWrite));
     return read_again();
   }

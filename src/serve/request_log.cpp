@@ -12,7 +12,7 @@ namespace {
 
 constexpr size_t kQueuedLines = 8192;
 
-std::string shown(const Json& line) { return line.dump(-1, ' ', false, Json::error_handler_t::replace); }
+std::string line_text(const Json& line) { return line.dump(-1, ' ', false, Json::error_handler_t::replace); }
 
 Json time_now() { return fmt::format("{:%FT%TZ}", fmt::gmtime(std::time(nullptr))); }
 
@@ -59,11 +59,11 @@ RequestLog::RequestLog(bool json) : json_(json) {
 
 void RequestLog::request(const LedgerRow& row, const std::string& peer) {
   log_->log(row.status >= 500 ? spdlog::level::err : spdlog::level::info, "{}",
-            json_ ? shown(as_json(row, peer)) : as_text(row, peer));
+            json_ ? line_text(as_json(row, peer)) : as_text(row, peer));
 }
 
 void RequestLog::warn(const std::string& message) {
-  log_->warn("{}", json_ ? shown({{"time", time_now()}, {"level", "warning"}, {"message", message}}) : message);
+  log_->warn("{}", json_ ? line_text({{"time", time_now()}, {"level", "warning"}, {"message", message}}) : message);
 }
 
 }  // namespace fathom

@@ -18,7 +18,7 @@ namespace {
 
 constexpr int64_t kDay = 24 * 60 * 60;
 constexpr size_t kPieceBytes = size_t{1} << 18;  // of a download
-constexpr size_t kMaxName = 255;                 // of a file, in bytes
+constexpr size_t kMaxFileName = 255;             // of a file, in bytes
 constexpr size_t kMaxMetadata = 16, kMaxMetadataKey = 64, kMaxMetadataValue = 512;
 
 Json file_json(const StoredFile& file) {
@@ -117,10 +117,10 @@ ApiResult<Upload> read_upload(const std::vector<FormPart>& parts) {
     return tl::unexpected(error_of(
         422, fmt::format("purpose: found {}, expected batch, all that files are for here", in_quotes(upload.purpose)),
         "purpose"));
-  if (upload.filename.size() > kMaxName)
-    return tl::unexpected(
-        error_of(422, fmt::format("file: its name has {} bytes, expected at most {}", upload.filename.size(), kMaxName),
-                 "file"));
+  if (upload.filename.size() > kMaxFileName)
+    return tl::unexpected(error_of(
+        422, fmt::format("file: its name has {} bytes, expected at most {}", upload.filename.size(), kMaxFileName),
+        "file"));
   if (upload.content.empty()) return tl::unexpected(error_of(422, "file: it is empty", "file"));
   return upload;
 }

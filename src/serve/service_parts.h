@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/clock.h"
 #include "serve/service.h"
 
 namespace fathom {
@@ -43,12 +44,6 @@ struct Service::Call {
     return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   }
 };
-
-inline int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-inline int64_t now_seconds() { return now_ms() / 1000; }
 
 // "/v1/files/x" without the base that the API may be found at, "/files/x".
 std::string_view without_base(std::string_view path);

@@ -15,8 +15,8 @@ constexpr std::string_view kStates[] = {"The {0} of {1} is {2}.", "Remember: the
                                         "It is known that the {0} of {1} is {2}.", "The {0} of {1} is {2}."};
 constexpr std::string_view kStatesOne[] = {"One {0} of {1} is {2}.", "Another {0} of {1} is {2}.",
                                            "A {0} of {1} is {2}."};
-constexpr std::string_view kAsk[] = {"What is the {0} of {1}?", "Which {0} does {1} have?", "Find the {0} of {1}.",
-                                     "Tell me the {0} of {1}."};
+constexpr std::string_view kAskOne[] = {"What is the {0} of {1}?", "Which {0} does {1} have?", "Find the {0} of {1}.",
+                                        "Tell me the {0} of {1}."};
 constexpr std::string_view kAskAll[] = {"What are all {0}s of {1}?", "Which {0}s does {1} have?",
                                         "Find all {0}s of {1}.", "List every {0} of {1}."};
 
@@ -152,7 +152,7 @@ Question lookup_question(Draw& draw, LookupKind kind, const Relation& relation, 
   const bool all = kind == LookupKind::kMultiValue;
   Question question;
   question.problem = fmt::format("look up {}", needles.key);
-  ask = draw.phrase(all ? std::span<const std::string_view>(kAskAll) : kAsk, relation.name, needles.key);
+  ask = draw.phrase(all ? std::span<const std::string_view>(kAskAll) : kAskOne, relation.name, needles.key);
   for (const std::string& sentence : needles.sentences) question.reasoning += fmt::format("\"{}\"\n", sentence);
   question.reasoning += fmt::format("So {}.", listed(needles.values));
   question.answer = fmt::format("The {}{} of {} {} {}.", relation.name, all ? "s" : "", needles.key, all ? "are" : "is",

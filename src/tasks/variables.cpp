@@ -9,8 +9,8 @@ namespace fathom {
 
 namespace {
 
-constexpr std::string_view kAsk[] = {"{0}\nWhat is {1}?", "{0}\nWhat is the value of {1}?", "Given:\n{0}\n{1} = ?",
-                                     "{0}\nFind {1}.", "Read:\n{0}\nWhich value does {1} have?"};
+constexpr std::string_view kAskValue[] = {"{0}\nWhat is {1}?", "{0}\nWhat is the value of {1}?", "Given:\n{0}\n{1} = ?",
+                                          "{0}\nFind {1}.", "Read:\n{0}\nWhich value does {1} have?"};
 constexpr std::string_view kInLine[] = {"{0}. What is {1}?", "Let {0}. What is the value of {1}?", "{0}; {1} = ?"};
 
 // name = source, or name = source operation number; a constant has no source.
@@ -112,7 +112,7 @@ Question draw_variables(Draw& draw) {
   const Assignment& asked_for = program.lines[program.asked];
   const std::string name(1, asked_for.name);
   const std::string text = draw.random.chance(70)
-                               ? draw.phrase(kAsk, fmt::format("{}", fmt::join(lines, "\n")), name)
+                               ? draw.phrase(kAskValue, fmt::format("{}", fmt::join(lines, "\n")), name)
                                : draw.phrase(kInLine, fmt::format("{}", fmt::join(lines, "; ")), name);
   question.problem = program.problem;
   question.messages.push_back({.content = text});

@@ -12,7 +12,7 @@ using namespace chat_tokens;
 
 namespace {
 
-constexpr std::string_view kToolsHead = R"(## Tools
+constexpr std::string_view kDsmlToolsHead = R"(## Tools
 
 You have access to a set of tools you can use to answer the user's question.
 You can invoke functions by writing a "<｜DSML｜function_calls>" block like the following as part of your reply to the user:
@@ -43,16 +43,16 @@ If the thinking_mode is enabled, then after function results you should strongly
 Here are the functions available in JSONSchema format:
 <functions>
 )";
-constexpr std::string_view kToolsTail = "</functions>\n";
+constexpr std::string_view kDsmlToolsTail = "</functions>\n";
 
-void append_tools(std::string& text, const std::vector<Tool>& tools) {
+void append_dsml_tools(std::string& text, const std::vector<Tool>& tools) {
   text += "\n\n";
-  text += kToolsHead;
+  text += kDsmlToolsHead;
   for (const Tool& tool : tools) {
     text += dump_json(tool.definition);
     text += '\n';
   }
-  text += kToolsTail;
+  text += kDsmlToolsTail;
 }
 
 Status append_tool_calls(std::string& text, const Message& message, size_t index) {
@@ -95,7 +95,7 @@ Result<ChatPrompt> render_dsml(const std::vector<Message>& messages, const std::
   // Tools belong to the first message when that is a system message or a developer's, else to an empty one before it.
   const bool tools_inside =
       !messages.empty() && (messages[0].role == Role::kSystem || messages[0].role == Role::kDeveloper);
-  if (!tools.empty() && !tools_inside) append_tools(text, tools);
+  if (!tools.empty() && !tools_inside) append_dsml_tools(text, tools);
 
   size_t expected_results = 0, results = 0;
   bool turn_is_open = false;  // the assistant's
@@ -110,7 +110,7 @@ Result<ChatPrompt> render_dsml(const std::vector<Message>& messages, const std::
     }
     if (is_system(message, options)) {
       text += message.content;
-      if (i == 0 && !tools.empty()) append_tools(text, tools);
+      if (i == 0 && !tools.empty()) append_dsml_tools(text, tools);
       // Published prompts have a user message before this; without one, the turn opens as it does after one.
       if (last && !turn_is_open && options.add_generation_prompt) {
         text += kAssistant;
@@ -126,7 +126,7 @@ Result<ChatPrompt> render_dsml(const std::vector<Message>& messages, const std::
       case Role::kUser:
         text += kUser;
         if (message.role == Role::kDeveloper) {
-          if (i == 0 && !tools.empty()) append_tools(text, tools);
+          if (i == 0 && !tools.empty()) append_dsml_tools(text, tools);
           text += "\n\n# The user's message is: ";
         }
         text += message.content;

@@ -18,7 +18,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr float kSmallestMax = 1e-12f;  // of a block of zeros: any scale will do
-constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
 
 // (rows, cols) of one checkpoint tensor, in float32.
 struct Source {
@@ -107,11 +106,11 @@ Status write_weights(const fs::path& file, const std::vector<Planned>& tensors) 
 }
 
 Status write_texts(const fs::path& folder, const ModelConfig& config, const Recipe& recipe) {
-  FATHOM_TRY(const std::string tokenizer, read_file(recipe.tokenizer, kMaxTokenizerBytes));
+  FATHOM_TRY(const std::string tokenizer, read_file(recipe.tokenizer));
   FATHOM_RETURN_IF_ERROR(write_file_atomically(folder / "tokenizer.json", tokenizer));
   Json described = Json::object();
   if (const fs::path beside = recipe.tokenizer.parent_path() / "tokenizer_config.json"; fs::exists(beside)) {
-    FATHOM_TRY(const std::string text, read_file(beside, kMaxTokenizerBytes));
+    FATHOM_TRY(const std::string text, read_file(beside));
     FATHOM_TRY(described, parse_json(text, beside.string(), {}));
     if (!described.is_object()) return fail("{}: found {}, expected an object", beside.string(), described.type_name());
   }

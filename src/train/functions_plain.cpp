@@ -37,7 +37,7 @@ Tensor index_scores(const Tensor& q, const Tensor& k, const Tensor& w, const Ten
 }
 
 // The row numbers of the largest `count` of each row, equal ones in rising order.
-Tensor largest(const Tensor& scores, int64_t count) {
+Tensor largest_scores(const Tensor& scores, int64_t count) {
   return std::get<1>(torch::sort(scores, /*stable=*/true, /*dim=*/1, /*descending=*/true)).slice(1, 0, count);
 }
 
@@ -76,7 +76,7 @@ class PlainFunctions : public Functions {
     const torch::NoGradGuard no_grad;
     const int64_t rows = q.size(0);
     const Tensor mask = key_mask({&segments, {}});
-    Tensor row = largest(index_scores(q, k, w, mask), top_k);
+    Tensor row = largest_scores(index_scores(q, k, w, mask), top_k);
     row = row.masked_fill(~mask.gather(1, row), rows);
     row = std::get<0>(torch::sort(row, 1));
     row = row.masked_fill(row == rows, -1);
@@ -94,7 +94,7 @@ class PlainFunctions : public Functions {
     const Tensor scores = index_scores(iq, ik, iw, mask);
     const Tensor log_model = torch::log_softmax(scores, 1).masked_fill(~mask, 0);
     const Tensor kl = (torch::xlogy(p, p) - p * log_model).sum(1);
-    const Tensor found = p.gather(1, largest(scores.detach(), top_k)).sum(1);
+    const Tensor found = p.gather(1, largest_scores(scores.detach(), top_k)).sum(1);
     return {(row_weight.detach() * kl).sum(), found.masked_fill(mask.sum(1) <= top_k, 1)};
   }
 

@@ -10,7 +10,7 @@ namespace fathom::train {
 
 namespace {
 
-constexpr int64_t kSlab = 4096;  // tokens at a time: bounds what waits for the weight gradients
+constexpr int64_t kTokenSlab = 4096;  // tokens at a time: bounds what waits for the weight gradients
 
 // Places of the (row, choice) pairs, an expert's behind one another, each expert's first place even: a word of a panel
 // holds rows of one expert only.
@@ -230,7 +230,7 @@ void experts_gradient_slab(Workspace& ws, const ExpertsArgs& a, const float* dy,
 
 ExpertsArgs slab_of(const ExpertsArgs& a, int64_t row) {
   ExpertsArgs part = a;
-  part.shape.rows = std::min(kSlab, a.shape.rows - row);
+  part.shape.rows = std::min(kTokenSlab, a.shape.rows - row);
   part.x += row * a.shape.dim;
   if (a.expert) part.expert += row * a.shape.per_row, part.weight += row * a.shape.per_row;
   return part;
@@ -239,12 +239,12 @@ ExpertsArgs slab_of(const ExpertsArgs& a, int64_t row) {
 }  // namespace
 
 void experts(Workspace& ws, const ExpertsArgs& args, float* y) {
-  for (int64_t row = 0; row < args.shape.rows; row += kSlab)
+  for (int64_t row = 0; row < args.shape.rows; row += kTokenSlab)
     experts_slab(ws, slab_of(args, row), y + row * args.shape.dim);
 }
 
 void experts_gradient(Workspace& ws, const ExpertsArgs& args, const float* dy, const ExpertsGradients& d) {
-  for (int64_t row = 0; row < args.shape.rows; row += kSlab) {
+  for (int64_t row = 0; row < args.shape.rows; row += kTokenSlab) {
     ExpertsGradients part = d;
     part.x += row * args.shape.dim;
     if (part.weight) part.weight += row * args.shape.per_row;

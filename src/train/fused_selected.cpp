@@ -20,7 +20,8 @@ namespace fathom::train {
 
 namespace {
 
-constexpr int64_t kTokens = 512;    // whose gradients wait for the second pass: 16 KB each with 512 keys and 8 heads
+constexpr int64_t kWaitingTokens =
+    512;                            // whose gradients wait for the second pass: 16 KB each with 512 keys and 8 heads
 constexpr int64_t kKeyRange = 512;  // float32 sums of 224 columns: 448 KB, half of a core's L2
 
 // A token's keys, padded to whole registers by the last of them.
@@ -104,12 +105,12 @@ class KeySums {
         weights_size_(pieces(keys.top_k, 16) * 16 * row()),
         depth_(ws.kernels.words(kHeadLanes) * kPanel),
         panels_size_(depth_ * pieces(cols, kPanel)) {
-    const int64_t tokens = std::min(kTokens, keys.rows);
+    const int64_t tokens = std::min(kWaitingTokens, keys.rows);
     weights_ = take<uint32_t>(ws.arena, tokens * blocks_ * weights_size_);
     panels_ = take<uint32_t>(ws.arena, tokens * blocks_ * panels_size_);
   }
   uint32_t* weights(int64_t t, int64_t block) const {
-    return weights_ + (t % kTokens * blocks_ + block) * weights_size_;
+    return weights_ + (t % kWaitingTokens * blocks_ + block) * weights_size_;
   }
   void set_rows(int64_t t, int64_t block, const Heads& heads) const {
     ws_.kernels.pack_panels(heads.view, panels(t, block), depth_);
@@ -126,7 +127,9 @@ class KeySums {
 
  private:
   int64_t row() const { return ws_.kernels.words(kHeadLanes); }
-  uint32_t* panels(int64_t t, int64_t block) const { return panels_ + (t % kTokens * blocks_ + block) * panels_size_; }
+  uint32_t* panels(int64_t t, int64_t block) const {
+    return panels_ + (t % kWaitingTokens * blocks_ + block) * panels_size_;
+  }
 
   Workspace& ws_;
   int64_t heads_, blocks_, cols_, weights_size_, depth_, panels_size_;
@@ -189,8 +192,8 @@ void attention_selected_gradient(Workspace& ws, const AttentionArgs& a, const fl
   const KeySums dk_sums(ws, a.keys, s.heads, s.key_dim), dv_sums(ws, a.keys, s.heads, s.value_dim);
   clear(dk, rows * s.key_dim);
   clear(dv, rows * s.value_dim);
-  for (int64_t first = 0; first < rows; first += kTokens) {
-    const int64_t last = std::min(first + kTokens, rows);
+  for (int64_t first = 0; first < rows; first += kWaitingTokens) {
+    const int64_t last = std::min(first + kWaitingTokens, rows);
     ws.for_each(last - first, [&](int64_t task, Arena& scratch) {
       const int64_t t = first + task;
       const Keys keys(a.keys, t, scratch);
@@ -234,8 +237,8 @@ float index_loss_selected(Workspace& ws, const IndexLossArgs& a, float* recall, 
   const KeySums dk_sums(ws, index.keys, heads, dim);
   float* kl = take<float>(ws.arena, rows);
   if (dq) clear(dk, rows * dim);
-  for (int64_t first = 0; first < rows; first += kTokens) {
-    const int64_t last = std::min(first + kTokens, rows);
+  for (int64_t first = 0; first < rows; first += kWaitingTokens) {
+    const int64_t last = std::min(first + kWaitingTokens, rows);
     ws.for_each(last - first, [&](int64_t task, Arena& scratch) {
       const int64_t t = first + task, blocks = pieces(heads, kHeadLanes);
       const Keys keys(index.keys, t, scratch);

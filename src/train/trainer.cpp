@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "tasks/library.h"
 #include "tasks/random.h"
@@ -36,9 +37,6 @@ using Clock = std::chrono::steady_clock;
 // A sparse stage sees only what is selected; every so many steps one pack is run with dense attention, to see what was
 // missed.
 constexpr int64_t kProbeEvery = 50;
-constexpr size_t kMaxTokenizerBytes = size_t{256} << 20;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 // Of the process since the last call of reset_peak_memory, as Linux counts it; 0 elsewhere.
 double peak_memory_mb() {
@@ -152,8 +150,8 @@ class Run {
       return fail("{}: the run was started with another recipe, they differ in: {}; give that one, or another folder",
                   file.string(), fmt::join(differ, ", "));
     }
-    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer, kMaxTokenizerBytes));
-    FATHOM_TRY(const std::string before, read_file(options_.folder / "tokenizer.json", kMaxTokenizerBytes));
+    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer));
+    FATHOM_TRY(const std::string before, read_file(options_.folder / "tokenizer.json"));
     if (before != tokenizer)
       return fail("{}: is not the tokenizer that the run was started with, {}", recipe_.tokenizer.string(),
                   (options_.folder / "tokenizer.json").string());
@@ -172,7 +170,7 @@ class Run {
   // take up with other weights.
   Status create_folder() {
     if (options_.from) FATHOM_RETURN_IF_ERROR(parameters_.load_checkpoint(*options_.from, recipe_.model));
-    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer, kMaxTokenizerBytes));
+    FATHOM_TRY(const std::string tokenizer, read_file(recipe_.tokenizer));
     FATHOM_RETURN_IF_ERROR(make_folder(options_.folder / "stages"));
     FATHOM_RETURN_IF_ERROR(write_file_atomically(options_.folder / "tokenizer.json", tokenizer));
     FATHOM_RETURN_IF_ERROR(save_parameters(start_file(), parameters_));

@@ -212,7 +212,7 @@ Json put_together(const std::vector<SentEvent>& events) {
   return choices;
 }
 
-const std::string kTwoCalls =
+const std::string kTwoSpacedCalls =
     "Let me see.<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\":  1}<｜tool▁call▁end｜>"
     "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
 const std::string kTools = R"("tools": [{"type": "function", "function": {"name": "f"}}])";
@@ -225,8 +225,8 @@ TEST_F(ChatCallTest, AStreamPutTogetherIsTheWholeAnswerHoweverItCame) {
       {R"("thinking": {"type": "enabled"}, "logprobs": true, "top_logprobs": 2)",
        "2 + 3 = 5\nSo 5.</think>2 + 3 = 5 ☃."},
       {R"("thinking": {"type": "enabled"})", "never done"},
-      {kTools, kTwoCalls},
-      {kTools + R"(, "logprobs": true)", kTwoCalls + "\n"},
+      {kTools, kTwoSpacedCalls},
+      {kTools + R"(, "logprobs": true)", kTwoSpacedCalls + "\n"},
       {kTools, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": [1,"},
       {R"("stream_options": {"include_usage": true})", ""},
   };
@@ -296,8 +296,8 @@ TEST_F(ChatCallTest, WhyAnAnswerEnded) {
   } cases[] = {{FinishReason::kStop, "a", "stop"},
                {FinishReason::kLength, "a", "length"},
                {FinishReason::kCancelled, "a", "insufficient_system_resource"},
-               {FinishReason::kStop, kTwoCalls, "tool_calls"},
-               {FinishReason::kLength, kTwoCalls, "length"}};
+               {FinishReason::kStop, kTwoSpacedCalls, "tool_calls"},
+               {FinishReason::kLength, kTwoSpacedCalls, "length"}};
   for (const auto& c : cases) {
     ApiCall chat = call(body(kTools));
     GenerationResult result;
@@ -310,17 +310,17 @@ TEST_F(ChatCallTest, WhyAnAnswerEnded) {
 // A client's library writes the arguments anew; the prompt has what the model wrote all the same.
 TEST_F(ChatCallTest, CallsComeBackInTheirOwnWords) {
   ApiCall chat = call(body(kTools));
-  stream_of(*chat.reply, answer_events(*engine, kTwoCalls));
+  stream_of(*chat.reply, answer_events(*engine, kTwoSpacedCalls));
   Json message = chat.reply->body()["choices"][0]["message"];
   message["tool_calls"][0]["function"]["arguments"] = R"({"a":1})";
   Json next = body(kTools);
   next["messages"].push_back(message);
   // As they came, not as they were called.
-  for (const int i : {1, 0})
+  for (const size_t i : {size_t{1}, size_t{0}})
     next["messages"].push_back(
         {{"role", "tool"}, {"tool_call_id", message["tool_calls"][i]["id"]}, {"content", i ? "two" : "one"}});
   const std::string prompt = engine->tokenizer().decode(call(next).prompts[0].generation.prompt);
-  EXPECT_THAT(prompt, HasSubstr(kTwoCalls));
+  EXPECT_THAT(prompt, HasSubstr(kTwoSpacedCalls));
   EXPECT_LT(prompt.find("one"), prompt.find("two"));
   next["messages"][1]["tool_calls"][0]["function"]["arguments"] = R"({"a":2})";
   EXPECT_THAT(engine->tokenizer().decode(call(next).prompts[0].generation.prompt), HasSubstr(R"({"a":2})"));

@@ -23,13 +23,13 @@ class MessagesCallTest : public CallTest<read_messages_call> {
   }
 };
 
-const std::string kTools =
+const std::string kCustomTools =
     R"("tools": [{"name": "f", "description": "d", "input_schema": {"type": "object", "properties": {"a": {}}}}])";
 
 TEST_F(MessagesCallTest, ConversationsBecomePrompts) {
   const std::string text = prompt(body(
       R"("system": [{"type": "text", "text": "Be", "cache_control": {"type": "ephemeral"}}, {"type": "text", "text": "brief."}], )" +
-          kTools,
+          kCustomTools,
       R"([{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
           {"role": "assistant", "content": [{"type": "thinking", "thinking": "hmm", "signature": "s"},
              {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "Well."},
@@ -58,7 +58,7 @@ TEST_F(MessagesCallTest, WhatIsAskedForIsRead) {
   EXPECT_EQ(g.grammar, nullptr);
   EXPECT_FALSE(call(body(R"("thinking": {"type": "disabled"})")).prompts[0].generation.in_reasoning);
   const auto with = [&](const std::string& choice) {
-    return call(body(kTools + ", \"tool_choice\": " + choice)).prompts[0].generation.grammar;
+    return call(body(kCustomTools + ", \"tool_choice\": " + choice)).prompts[0].generation.grammar;
   };
   const std::string one =
       "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>";
@@ -203,8 +203,8 @@ TEST_F(MessagesCallTest, AStreamPutTogetherIsTheWholeAnswerHoweverItCame) {
        "end_turn"},
       {R"("thinking": {"type": "enabled"})", "never done", "", FinishReason::kLength, "max_tokens"},
       {"", "until", "STOP", FinishReason::kStop, "stop_sequence"},
-      {kTools, kTwoCalls, "", FinishReason::kStop, "tool_use"},
-      {kTools, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": [1,", "", FinishReason::kLength,
+      {kCustomTools, kTwoCalls, "", FinishReason::kStop, "tool_use"},
+      {kCustomTools, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": [1,", "", FinishReason::kLength,
        "max_tokens"},
       {"", "", "", FinishReason::kStop, "end_turn"},
   };
@@ -225,15 +225,15 @@ TEST_F(MessagesCallTest, AStreamPutTogetherIsTheWholeAnswerHoweverItCame) {
 }
 
 TEST_F(MessagesCallTest, CallsComeBackInTheirOwnWords) {
-  ApiCall first = call(body(kTools));
+  ApiCall first = call(body(kCustomTools));
   stream_of(*first.reply, answer_events(*engine, kTwoCalls));
   const Json content = first.reply->body()["content"];
   ASSERT_EQ(content.size(), 3u);
   EXPECT_EQ(content[1]["input"], (Json{{"a", 1}}));
-  Json next = body(kTools);
+  Json next = body(kCustomTools);
   next["messages"].push_back({{"role", "assistant"}, {"content", content}});
   Json results = Json::array();
-  for (const int i : {1, 2})
+  for (const size_t i : {size_t{1}, size_t{2}})
     results.push_back({{"type", "tool_result"}, {"tool_use_id", content[i]["id"]}, {"content", "r"}});
   next["messages"].push_back({{"role", "user"}, {"content", results}});
   EXPECT_THAT(prompt(next), HasSubstr(kTwoCalls));

@@ -21,12 +21,12 @@ class ResponsesCallTest : public CallTest<read_responses_call> {
   }
 };
 
-const std::string kTools = R"("tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}])";
+const std::string kFunctionTools = R"("tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}])";
 
 TEST_F(ResponsesCallTest, ItemsBecomePrompts) {
   EXPECT_TRUE(prompt(body("")).ends_with("<｜User｜>2 + 3?<｜Assistant｜></think>"));
   const std::string text = prompt(body(
-      R"("instructions": "Be brief.", )" + kTools,
+      R"("instructions": "Be brief.", )" + kFunctionTools,
       R"([{"role": "user", "content": [{"type": "input_text", "text": "one"}, {"type": "input_text", "text": "two"}]},
           {"type": "reasoning", "id": "rs_1", "summary": []},
           {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Well."}]},
@@ -59,8 +59,8 @@ TEST_F(ResponsesCallTest, WhatIsAskedForIsRead) {
   const auto schema = grammar(
       R"("text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "object", "required": ["a"]}}})");
   EXPECT_TRUE(schema->accepts(R"({"a": 1})") && !schema->accepts("{}"));
-  EXPECT_FALSE(grammar(kTools + R"(, "tool_choice": "required")")->accepts("Text."));
-  EXPECT_FALSE(grammar(kTools + R"(, "tool_choice": {"type": "function", "name": "f"})")->accepts("Text."));
+  EXPECT_FALSE(grammar(kFunctionTools + R"(, "tool_choice": "required")")->accepts("Text."));
+  EXPECT_FALSE(grammar(kFunctionTools + R"(, "tool_choice": {"type": "function", "name": "f"})")->accepts("Text."));
 }
 
 TEST_F(ResponsesCallTest, WrongBodiesAreNamed) {
@@ -175,8 +175,8 @@ TEST_F(ResponsesCallTest, AStreamPutTogetherIsTheWholeAnswerHoweverItCame) {
        FinishReason::kStop,
        {"reasoning", "message"}},
       {R"("reasoning": {"effort": "high"})", "never done", FinishReason::kLength, {"reasoning"}},
-      {kTools, kTwoCalls, FinishReason::kStop, {"message", "function_call", "function_call"}},
-      {kTools,
+      {kFunctionTools, kTwoCalls, FinishReason::kStop, {"message", "function_call", "function_call"}},
+      {kFunctionTools,
        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": [1,",
        FinishReason::kLength,
        {"function_call"}},
@@ -202,13 +202,13 @@ TEST_F(ResponsesCallTest, AStreamPutTogetherIsTheWholeAnswerHoweverItCame) {
 }
 
 TEST_F(ResponsesCallTest, CallsComeBackInTheirOwnWords) {
-  ApiCall first = call(body(kTools));
+  ApiCall first = call(body(kFunctionTools));
   stream_of(*first.reply, answer_events(*engine, kTwoCalls));
-  Json next = body(kTools, R"([{"role": "user", "content": "2 + 3?"}])");
+  Json next = body(kFunctionTools, R"([{"role": "user", "content": "2 + 3?"}])");
   const Json whole = first.reply->body();
   for (const Json& item : whole["output"]) next["input"].push_back(item);
   next["input"][2]["arguments"] = "{ \"a\" : 1 }";
-  for (const int i : {1, 2})
+  for (const size_t i : {size_t{1}, size_t{2}})
     next["input"].push_back(
         {{"type", "function_call_output"}, {"call_id", whole["output"][i]["call_id"]}, {"output", "r"}});
   EXPECT_THAT(prompt(next), HasSubstr(kTwoCalls));

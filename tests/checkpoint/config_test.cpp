@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/file.h"
+#include "checkpoint/configs.h"
 #include "support/checkpoint_builder.h"
 #include "support/temp_dir.h"
 
@@ -19,11 +20,9 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
 
-const std::filesystem::path kConfigs = std::filesystem::path(FATHOM_TEST_DATA) / "config";
-
 json real() { return json::parse(*read_file(kConfigs / "config.json")); }
 
-std::string error_of(const json& config) {
+std::string config_error(const json& config) {
   const auto result = parse_config(config.dump(), "config.json");
   return result ? "no error" : result.error().message;
 }
@@ -32,12 +31,12 @@ std::string error_of(const json& config) {
 std::string error_with(const char* field, json value) {
   json config = real();
   config[json::json_pointer(field)] = std::move(value);
-  return error_of(config);
+  return config_error(config);
 }
 std::string error_without(const char* field) {
   json config = real();
   config.erase(field);
-  return error_of(config);
+  return config_error(config);
 }
 
 TEST(Config, ReadsThePublishedOne) {
@@ -227,7 +226,7 @@ TEST(Config, VariantsThatAreNotImplementedAreRefused) {
   json llama = real();
   llama["model_type"] = "llama";
   llama["architectures"] = {"LlamaForCausalLM"};
-  EXPECT_THAT(error_of(llama), AllOf(HasSubstr("model_type: found \"llama\""), HasSubstr("architectures: found")));
+  EXPECT_THAT(config_error(llama), AllOf(HasSubstr("model_type: found \"llama\""), HasSubstr("architectures: found")));
 }
 
 TEST(Config, ContradictionsAreNamed) {
@@ -248,22 +247,22 @@ TEST(Config, ContradictionsAreNamed) {
 
   json config = real();
   for (const char* name : {"index_topk", "index_n_heads", "index_head_dim"}) config.erase(name);
-  EXPECT_THAT(error_of(config), HasSubstr("model_type deepseek_v32 needs them"));
+  EXPECT_THAT(config_error(config), HasSubstr("model_type deepseek_v32 needs them"));
   config = real();
   config["model_type"] = "deepseek_v3";
   config["architectures"] = {"DeepseekV3ForCausalLM"};
-  EXPECT_THAT(error_of(config), HasSubstr("dense attention, but index_* fields are given"));
+  EXPECT_THAT(config_error(config), HasSubstr("dense attention, but index_* fields are given"));
 }
 
 TEST(Config, SizesThatMultiplyToNonsenseAreRefused) {
   json config = real();
   config["n_routed_experts"] = 4096;
   config["num_hidden_layers"] = 1000;
-  EXPECT_THAT(error_of(config), HasSubstr("n_routed_experts: found 4096 in each of 1001 layers"));
+  EXPECT_THAT(config_error(config), HasSubstr("n_routed_experts: found 4096 in each of 1001 layers"));
   config = real();
   config["num_hidden_layers"] = 1000;
   config["hidden_size"] = config["moe_intermediate_size"] = config["intermediate_size"] = 1 << 20;
-  EXPECT_THAT(error_of(config), HasSubstr("parameters, expected at most 1e+15"));
+  EXPECT_THAT(config_error(config), HasSubstr("parameters, expected at most 1e+15"));
 }
 
 TEST(Config, ReportsAllProblemsAtOnce) {
@@ -272,7 +271,7 @@ TEST(Config, ReportsAllProblemsAtOnce) {
   config["topk_method"] = "greedy";
   config["qk_rope_head_dim"] = 7;
   config.erase("vocab_size");
-  const std::string error = error_of(config);
+  const std::string error = config_error(config);
   EXPECT_THAT(error, AllOf(HasSubstr("config.json: 4 problems:"), HasSubstr("hidden_size"), HasSubstr("topk_method"),
                            HasSubstr("qk_rope_head_dim"), HasSubstr("vocab_size")));
 }

@@ -17,12 +17,12 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Pair;
 
-std::string error_of(std::string_view bytes) {
+std::string parse_error(std::string_view bytes) {
   const auto file = SafetensorsFile::parse(std::as_bytes(std::span(bytes)), "x.safetensors");
   return file ? "no error" : file.error().message;
 }
 std::string header_error(std::string_view header, std::string_view data = "") {
-  return error_of(safetensors_bytes(header, data));
+  return parse_error(safetensors_bytes(header, data));
 }
 
 TEST(Safetensors, ReadsTensorsOfAnyOrder) {
@@ -58,17 +58,17 @@ TEST(Safetensors, ScalarsAndEmptyTensorsAreLegal) {
 }
 
 TEST(Safetensors, FilesThatAreNoneAreRefused) {
-  EXPECT_THAT(error_of(""), HasSubstr("found 0 bytes, expected at least 8"));
-  EXPECT_THAT(error_of("1234567"), HasSubstr("found 7 bytes"));
-  EXPECT_THAT(error_of(std::string(8, '\0')), HasSubstr("does not begin with '{'"));
-  EXPECT_THAT(error_of(std::string("\x02\0\0\0\0\0\0\0{", 9)), HasSubstr("cut short"));
-  EXPECT_THAT(error_of(std::string("\x02\0\0\0\0\0\0\0[]", 10)), HasSubstr("does not begin with '{'"));
-  EXPECT_THAT(error_of(std::string(64, '\xff')), HasSubstr("header length is 18446744073709551615"));
-  EXPECT_THAT(error_of("GGUF\x03 this is some other format entirely"), HasSubstr("not a safetensors file"));
+  EXPECT_THAT(parse_error(""), HasSubstr("found 0 bytes, expected at least 8"));
+  EXPECT_THAT(parse_error("1234567"), HasSubstr("found 7 bytes"));
+  EXPECT_THAT(parse_error(std::string(8, '\0')), HasSubstr("does not begin with '{'"));
+  EXPECT_THAT(parse_error(std::string("\x02\0\0\0\0\0\0\0{", 9)), HasSubstr("cut short"));
+  EXPECT_THAT(parse_error(std::string("\x02\0\0\0\0\0\0\0[]", 10)), HasSubstr("does not begin with '{'"));
+  EXPECT_THAT(parse_error(std::string(64, '\xff')), HasSubstr("header length is 18446744073709551615"));
+  EXPECT_THAT(parse_error("GGUF\x03 this is some other format entirely"), HasSubstr("not a safetensors file"));
   // 200,000,000: refused by its length alone.
-  EXPECT_THAT(error_of(std::string("\0\xc2\xeb\x0b\0\0\0\0{}", 10)), HasSubstr("expected at most 100000000"));
+  EXPECT_THAT(parse_error(std::string("\0\xc2\xeb\x0b\0\0\0\0{}", 10)), HasSubstr("expected at most 100000000"));
   // 100,000,000 is allowed, but not there.
-  EXPECT_THAT(error_of(std::string("\0\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("takes 100000000 bytes but only 2"));
+  EXPECT_THAT(parse_error(std::string("\0\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("takes 100000000 bytes but only 2"));
 }
 
 TEST(Safetensors, BrokenHeadersAreRefused) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/file.h"
+#include "checkpoint/configs.h"
 #include "checkpoint/tensor_table.h"
 #include "support/checkpoint_builder.h"
 #include "support/temp_dir.h"
@@ -20,8 +21,6 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::Not;
-
-const std::filesystem::path kConfigs = std::filesystem::path(FATHOM_TEST_DATA) / "config";
 
 TEST(Summary, OfThePublishedConfigGivesItsPublishedSizes) {
   const CheckpointSummary s = summarize(kConfigs / "config.json");

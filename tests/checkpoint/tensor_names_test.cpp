@@ -10,14 +10,13 @@
 #include <string>
 
 #include "base/file.h"
+#include "checkpoint/configs.h"
 #include "support/checkpoint_builder.h"
 
 namespace fathom {
 namespace {
 
 using nlohmann::json;
-const std::filesystem::path kConfigs = std::filesystem::path(FATHOM_TEST_DATA) / "config";
-
 struct Listed {
   std::vector<int64_t> shape;
   std::string dtype;

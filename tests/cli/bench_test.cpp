@@ -18,8 +18,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-const std::string kSample = FATHOM_MODELS "/sample";
-
 std::vector<std::string> tiny(std::vector<std::string> more) {
   std::vector<std::string> arguments = {"bench",   "--model", kSample,     "--prompt", "20",       "--gen", "3",
                                         "--chunk", "16",      "--threads", "2",        "--repeat", "2"};

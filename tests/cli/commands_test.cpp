@@ -18,11 +18,10 @@ using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
 
-const std::string kSample = FATHOM_MODELS "/sample";
 const std::string kQuestion = "What is 811 + 663?";
 const std::string kAnswer = "811 + 663 = 1474.";
 
-void write(const std::filesystem::path& file, const std::string& text) {
+void write_text(const std::filesystem::path& file, const std::string& text) {
   std::ofstream(file, std::ios::binary) << text;
 }
 
@@ -60,7 +59,7 @@ TEST(Run, AnswerOnStdoutReasoningOnStderr) {
 
 TEST(Run, PromptFromFileAndFromStdin) {
   const TempDir dir;
-  write(dir.path() / "prompt.txt", kQuestion);
+  write_text(dir.path() / "prompt.txt", kQuestion);
   EXPECT_EQ(run_fathom(greedy({"-f", (dir.path() / "prompt.txt").string(), "--thinking"})).out, kAnswer + "\n");
   EXPECT_EQ(run_fathom(greedy({"-f", "-", "--thinking"}), {.input = kQuestion, .environment = {}}).out, kAnswer + "\n");
   const ProcessResult missing = run_fathom(greedy({"-f", (dir.path() / "none").string()}));
@@ -168,7 +167,7 @@ TEST_F(TraceCommand, DecodingWritesTheFileThatPrefillWrites) {
 }
 
 TEST_F(TraceCommand, BadInputLeavesNothingBehind) {
-  write(dir_.path() / "garbage", std::string(100, 'g'));
+  write_text(dir_.path() / "garbage", std::string(100, 'g'));
   const size_t before = entries(dir_.path());
   const ProcessResult garbage = run_fathom({"trace", "--model", golden().string(), "--tokens",
                                             (dir_.path() / "garbage").string(), "--out", (dir_.path() / "x").string()});
@@ -234,7 +233,7 @@ TEST(Chat, TalksSavesLoadsAndLeaves) {
 
 TEST(Chat, MistakesAreMessagesNotTheEnd) {
   const TempDir dir;
-  write(dir.path() / "bad.json", "[{\"role\": \"emperor\", \"content\": \"x\"}]");
+  write_text(dir.path() / "bad.json", "[{\"role\": \"emperor\", \"content\": \"x\"}]");
   const ProcessResult r = run_fathom(
       {"chat", "--model", kSample, "--temperature", "0", "--context", "150"},
       {.input = "/nonsense\n/thinking maybe\n/save\n/load /nonexistent\n/load " + (dir.path() / "bad.json").string() +

@@ -21,8 +21,6 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-const std::string kSample = FATHOM_MODELS "/sample";
-
 // The answers of a log, by question, mode and sample.
 std::map<std::string, json> answers(const std::string& file) {
   std::map<std::string, json> out;

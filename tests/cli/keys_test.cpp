@@ -3,12 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
 
 #include "cli/process.h"
 #include "serve/key_store.h"
 #include "serve/ledger.h"
 #include "support/temp_dir.h"
+#include "text/json.h"
 
 namespace fathom::test {
 namespace {
@@ -17,7 +17,6 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::MatchesRegex;
 using testing::Not;
-using Json = nlohmann::json;
 
 ProcessResult keys(const TempDir& folder, std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "keys");

@@ -11,6 +11,8 @@
 
 namespace fathom::test {
 
+inline const std::string kSample = FATHOM_MODELS "/sample";
+
 struct ProcessResult {
   int exit_code = -1;  // −1: ended by a signal
   std::string out, err;

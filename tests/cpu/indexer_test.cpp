@@ -28,8 +28,8 @@ class IndexScores : public testing::TestWithParam<Isa> {
 };
 
 // Queries and one block of keys.
-struct Problem {
-  Problem(const Kernels& k, TestRandom& random, int64_t m, int64_t heads_, int64_t dim_, int64_t keys)
+struct IndexProblem {
+  IndexProblem(const Kernels& k, TestRandom& random, int64_t m, int64_t heads_, int64_t dim_, int64_t keys)
       : kernels(k),
         heads(heads_),
         dim(dim_),
@@ -95,7 +95,7 @@ TEST_P(IndexScores, ShapesAgainstTheReference) {
     for (int64_t m : {1, 2, 7, 8}) {
       for (int64_t keys : {1, 2, 5, 6, 7, 33, 63, 64}) {
         if (m > 2 && keys != 7 && keys != 64) continue;
-        Problem problem(kernels(), random, m, heads, dim, keys);
+        IndexProblem problem(kernels(), random, m, heads, dim, keys);
         std::vector<float> expected(static_cast<size_t>(m * keys)), bound(expected.size());
         for (int64_t i = 0; i < m; ++i) {
           const E4M3* query = problem.codes.data() + i * heads * dim;
@@ -125,7 +125,7 @@ TEST_P(IndexScores, ShapesAgainstTheReference) {
 TEST_P(IndexScores, QueriesAndKeysDoNotDependOnTheirNeighbours) {
   TestRandom random(2);
   for (auto [heads, dim] : {std::pair<int64_t, int64_t>{5, 64}, {64, 128}, {50, 32}}) {
-    Problem problem(kernels(), random, 8, heads, dim, 64);
+    IndexProblem problem(kernels(), random, 8, heads, dim, 64);
     const auto whole = problem.run(0, 8, 64);
     for (int64_t i = 0; i < 8; ++i) {
       for (int64_t count : {1, 3, 6, 11, 63, 64}) {
@@ -139,7 +139,7 @@ TEST_P(IndexScores, QueriesAndKeysDoNotDependOnTheirNeighbours) {
 
 TEST_P(IndexScores, NanComesThrough) {
   TestRandom random(4);
-  Problem problem(kernels(), random, 2, 8, 64, 64);
+  IndexProblem problem(kernels(), random, 2, 8, 64, 64);
   problem.key_codes[static_cast<size_t>(21 * 64 + 40)] = E4M3{0x7f};
   const auto score = problem.run(0, 2, 64);
   for (size_t i = 0; i < score.size(); ++i) EXPECT_EQ(std::isnan(score[i]), i % 64 == 21) << i;
@@ -148,7 +148,7 @@ TEST_P(IndexScores, NanComesThrough) {
 // relu makes plateaus of exact zeros, whose order decides the selection: they must be zeros everywhere.
 TEST_P(IndexScores, NegativeProductsAreExactlyZero) {
   TestRandom random(3);
-  Problem problem(kernels(), random, 1, 20, 64, 64);
+  IndexProblem problem(kernels(), random, 1, 20, 64, 64);
   for (E4M3& c : problem.codes) c.bits &= 0x7f;             // queries positive
   for (E4M3& c : problem.key_codes.span()) c.bits |= 0x80;  // keys negative
   problem.kernels.pack_index_query(problem.codes.data(), problem.weights.data(), 20, 64, problem.packed[0]->data());

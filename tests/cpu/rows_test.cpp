@@ -25,10 +25,10 @@ class Rows : public testing::TestWithParam<Isa> {
   TestRandom random_{1};
 };
 
-constexpr std::array<int64_t, 9> kWidths = {1, 5, 15, 16, 17, 64, 100, 128, 1563};
+constexpr std::array<int64_t, 9> kRowWidths = {1, 5, 15, 16, 17, 64, 100, 128, 1563};
 
 TEST_P(Rows, RmsNorm) {
-  for (int64_t d : kWidths) {
+  for (int64_t d : kRowWidths) {
     const auto x = random_.normals(d, 3), gain = random_.normals(d);
     const Guarded<float> in(x), g(gain), y(x.size());
     kernels().rms_norm(in.data(), g.data(), d, 1e-6f, y.data());
@@ -107,7 +107,7 @@ TEST_P(Rows, EveryEdgeOfE4M3) {
 }
 
 TEST_P(Rows, SiluProduct) {
-  for (int64_t n : kWidths) {
+  for (int64_t n : kRowWidths) {
     auto gate = random_.normals(n, 20);
     if (n > 16) gate[3] = -200, gate[4] = 200, gate[5] = 0;
     const auto up = random_.normals(n);
@@ -126,7 +126,7 @@ TEST_P(Rows, SiluProduct) {
 }
 
 TEST_P(Rows, AddWeighted) {
-  for (int64_t n : kWidths) {
+  for (int64_t n : kRowWidths) {
     const auto x = random_.normals(n);
     auto expected = random_.normals(n);
     const Guarded<float> in(x), y(expected);

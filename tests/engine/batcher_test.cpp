@@ -10,11 +10,11 @@
 #include <map>
 #include <memory>
 #include <set>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "engine/identity.h"
+#include "engine/sample.h"
 #include "grammar/state.h"
 #include "support/compare.h"
 #include "support/random.h"
@@ -25,13 +25,6 @@ namespace fathom {
 namespace {
 
 using testing::HasSubstr;
-
-std::unique_ptr<Engine> open_sample(EngineSettings settings) {
-  if (settings.threads == 0) settings.threads = 1;
-  auto engine = Engine::open(FATHOM_MODELS "/sample", settings);
-  if (!engine) throw std::runtime_error(engine.error().message);
-  return *std::move(engine);
-}
 
 struct Answered {
   std::vector<int32_t> ids;

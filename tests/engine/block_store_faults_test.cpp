@@ -93,14 +93,14 @@ TEST(BlockStore, DamageIsFoundAndRemoved) {
       ASSERT_TRUE(fs::is_regular_file(file));
       damage.make(file, file_of(folder.path(), 2));
       if (restarted) store = open_store(folder.path());
-      EXPECT_EQ(ask(*store, 1, 1000), Answer::kMiss);
+      EXPECT_EQ(ask(*store, 1, 1000), Found::kMiss);
       EXPECT_FALSE(store->contains(key(1)));
       EXPECT_FALSE(fs::exists(fs::symlink_status(file)));
       EXPECT_EQ(store->stats().damaged, restarted && std::string(damage.name) == "deleted" ? 0 : 1);
-      EXPECT_EQ(ask(*store, 2, 1000), Answer::kRight);
+      EXPECT_EQ(ask(*store, 2, 1000), Found::kRight);
       EXPECT_TRUE(store->put(key(1), content(1, 1000)));
       store->flush();
-      EXPECT_EQ(ask(*store, 1, 1000), Answer::kRight);
+      EXPECT_EQ(ask(*store, 1, 1000), Found::kRight);
       EXPECT_EQ(store->stats().blocks, 2);
       EXPECT_EQ(store->stats().bytes, 2 * kUnit);
     }
@@ -111,7 +111,7 @@ TEST(BlockStore, AnotherSizeThanAskedForIsDamage) {
   const auto store = open_store(folder.path());
   store->put(key(1), content(1, 1000));
   store->flush();
-  EXPECT_EQ(ask(*store, 1, 999), Answer::kMiss);
+  EXPECT_EQ(ask(*store, 1, 999), Found::kMiss);
   EXPECT_EQ(store->stats().damaged, 1);
   EXPECT_FALSE(store->contains(key(1)));
 }
@@ -148,8 +148,8 @@ TEST(BlockStore, RandomSchedulesWithDamage) {
         case 3:
         case 4:
         case 5: {
-          const Answer answer = ask(*store, i);
-          ASSERT_EQ(answer, there && !damaged.contains(i) ? Answer::kRight : Answer::kMiss);
+          const Found answer = ask(*store, i);
+          ASSERT_EQ(answer, there && !damaged.contains(i) ? Found::kRight : Found::kMiss);
           const bool again = there && !damaged.contains(i);
           drop(i);
           if (again) used.push_back(i), ++right;
@@ -221,12 +221,12 @@ TEST(BlockStore, AFullDiskIsToldAndFailsNothing) {
   EXPECT_EQ(store->stats().errors, 1);
   EXPECT_THAT(store->stats().last_error,
               AllOf(HasSubstr(folder.path().string()), HasSubstr("cannot write: File too large")));
-  EXPECT_EQ(ask(*store, 2, 50'000), Answer::kMiss);
-  EXPECT_EQ(ask(*store, 1, 1000), Answer::kRight);
+  EXPECT_EQ(ask(*store, 2, 50'000), Found::kMiss);
+  EXPECT_EQ(ask(*store, 1, 1000), Found::kRight);
   EXPECT_EQ(block_files(folder.path()).size(), 1u) << "no half of a block stays";
   EXPECT_TRUE(store->put(key(2), content(2, 50'000)));
   store->flush();
-  EXPECT_EQ(ask(*store, 2, 50'000), Answer::kRight) << "when there is room again, it goes on";
+  EXPECT_EQ(ask(*store, 2, 50'000), Found::kRight) << "when there is room again, it goes on";
 }
 
 TEST(BlockStore, AFolderThatVanishesIsToldAndFailsNothing) {
@@ -235,7 +235,7 @@ TEST(BlockStore, AFolderThatVanishesIsToldAndFailsNothing) {
   for (int64_t i = 0; i < 4; ++i) store->put(key(i), content(i));
   store->flush();
   fs::remove_all(folder / "cache");
-  for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(ask(*store, i), Answer::kMiss);
+  for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(ask(*store, i), Found::kMiss);
   for (int64_t i = 4; i < 8; ++i) EXPECT_TRUE(store->put(key(i), content(i)));
   store->flush();
   EXPECT_GE(store->stats().errors, 4);
@@ -259,9 +259,9 @@ TEST(BlockStore, WhatCannotBeRemovedIsToldAndTheCacheGoesOn) {
   EXPECT_THAT(store->stats().last_error, AllOf(HasSubstr("cannot be removed"), HasSubstr(file.filename().string())));
   EXPECT_TRUE(store->put(key(4), content(4)));
   store->flush();
-  EXPECT_EQ(ask(*store, 4), Answer::kRight) << "the next oldest made room";
+  EXPECT_EQ(ask(*store, 4), Found::kRight) << "the next oldest made room";
   EXPECT_FALSE(store->contains(key(1)));
-  EXPECT_EQ(ask(*store, 0), Answer::kMiss);
+  EXPECT_EQ(ask(*store, 0), Found::kMiss);
   EXPECT_EQ(text_of(file / "something"), "mine");
 }
 
@@ -275,11 +275,11 @@ TEST(BlockStore, AProcessWithoutDescriptorsLosesNothing) {
   rlimit none = before;
   none.rlim_cur = 0;
   setrlimit(RLIMIT_NOFILE, &none);
-  const Answer answer = ask(*store, 1);
+  const Found answer = ask(*store, 1);
   setrlimit(RLIMIT_NOFILE, &before);
-  EXPECT_EQ(answer, Answer::kMiss);
+  EXPECT_EQ(answer, Found::kMiss);
   EXPECT_THAT(store->stats().last_error, HasSubstr("Too many open files"));
-  EXPECT_EQ(ask(*store, 1), Answer::kRight);
+  EXPECT_EQ(ask(*store, 1), Found::kRight);
 }
 
 // --- many threads, and kill -9
@@ -298,9 +298,9 @@ TEST(BlockStore, ManyThreads) {
         if (what < 8) {
           store->put(key(i), content(i));
         } else if (what < 18) {
-          const Answer answer = ask(*store, i);
-          right += answer == Answer::kRight;
-          wrong += answer == Answer::kWrong;
+          const Found answer = ask(*store, i);
+          right += answer == Found::kRight;
+          wrong += answer == Found::kWrong;
         } else if (what == 18) {
           store->contains(key(i));
           store->stats();

@@ -36,15 +36,15 @@ TEST(BlockStore, GivesBackWhatWasPutAtOnceAndFromDisk) {
   const TempDir folder;
   const auto store = open_store(folder / "deep/cache");
   EXPECT_FALSE(store->contains(key(1)));
-  EXPECT_EQ(ask(*store, 1), Answer::kMiss);
+  EXPECT_EQ(ask(*store, 1), Found::kMiss);
   EXPECT_TRUE(store->put(key(1), content(1)));
   EXPECT_TRUE(store->contains(key(1)));
-  EXPECT_EQ(ask(*store, 1), Answer::kRight);
+  EXPECT_EQ(ask(*store, 1), Found::kRight);
   EXPECT_FALSE(store->put(key(1), content(1))) << "it is there already";
   store->flush();
   EXPECT_FALSE(store->put(key(1), content(1))) << "it is there already";
-  EXPECT_EQ(ask(*store, 1), Answer::kRight);
-  EXPECT_EQ(ask(*store, 2), Answer::kMiss);
+  EXPECT_EQ(ask(*store, 1), Found::kRight);
+  EXPECT_EQ(ask(*store, 2), Found::kMiss);
   const BlockStoreStats stats = store->stats();
   EXPECT_EQ(stats.blocks, 1);
   EXPECT_EQ(stats.bytes, kUnit);
@@ -64,7 +64,7 @@ TEST(BlockStore, BlocksOfAnySize) {
     for (size_t i = 0; i < sizes.size(); ++i) {
       EXPECT_EQ(store->put(key(static_cast<int64_t>(i)), content(static_cast<int64_t>(i), sizes[i])), round == 0);
       store->flush();
-      EXPECT_EQ(ask(*store, static_cast<int64_t>(i), sizes[i]), Answer::kRight) << sizes[i];
+      EXPECT_EQ(ask(*store, static_cast<int64_t>(i), sizes[i]), Found::kRight) << sizes[i];
     }
     EXPECT_EQ(store->stats().bytes, disk_bytes(folder.path()));
   }
@@ -102,8 +102,8 @@ TEST(BlockStore, SurvivesARestart) {
   const auto store = open_store(folder.path());
   EXPECT_EQ(store->stats().blocks, 40);
   EXPECT_EQ(store->stats().bytes, 40 * kUnit);
-  for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(ask(*store, i), Answer::kRight);
-  EXPECT_EQ(ask(*store, 40), Answer::kMiss);
+  for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(ask(*store, i), Found::kRight);
+  EXPECT_EQ(ask(*store, 40), Found::kMiss);
 }
 
 // The bytes of a file are fixed: this one was written down when the format was, checksum by another build of xxHash.
@@ -130,13 +130,13 @@ TEST(BlockStore, TheLeastRecentlyUsedGoesFirst) {
   const auto store = open_store(folder.path(), 4 * kUnit + 100);
   for (int64_t i = 0; i < 4; ++i) store->put(key(i), content(i));
   store->flush();
-  EXPECT_EQ(ask(*store, 0), Answer::kRight);
-  EXPECT_EQ(ask(*store, 2), Answer::kRight);
+  EXPECT_EQ(ask(*store, 0), Found::kRight);
+  EXPECT_EQ(ask(*store, 2), Found::kRight);
   store->put(key(4), content(4));  // for 1
   store->put(key(5), content(5));  // for 3
   store->flush();
-  for (int64_t i : {1, 3}) EXPECT_EQ(ask(*store, i), Answer::kMiss) << i;
-  for (int64_t i : {0, 2, 4, 5}) EXPECT_EQ(ask(*store, i), Answer::kRight) << i;
+  for (int64_t i : {1, 3}) EXPECT_EQ(ask(*store, i), Found::kMiss) << i;
+  for (int64_t i : {0, 2, 4, 5}) EXPECT_EQ(ask(*store, i), Found::kRight) << i;
   EXPECT_EQ(store->stats().evicted, 2);
   EXPECT_EQ(store->stats().damaged, 0);
 }
@@ -172,7 +172,7 @@ TEST(BlockStore, RecencySurvivesARestart) {
     const auto store = open_store(folder.path());
     for (int64_t i = 0; i < 20; ++i) store->put(key(i), content(i));
     store->flush();
-    for (int64_t i : {3, 1, 4, 15, 9}) EXPECT_EQ(ask(*store, i), Answer::kRight);
+    for (int64_t i : {3, 1, 4, 15, 9}) EXPECT_EQ(ask(*store, i), Found::kRight);
   }
   // A smaller capacity keeps the newest: those asked for, then those put last.
   const auto store = open_store(folder.path(), 8 * kUnit);
@@ -280,7 +280,7 @@ TEST(BlockStore, ASecondStoreOnAFolderIsRefused) {
               AllOf(HasSubstr(folder.path().string()), HasSubstr("process " + std::to_string(getpid()))));
   store->put(key(1), content(1));
   store.reset();
-  EXPECT_EQ(ask(*open_store(folder.path()), 1), Answer::kRight) << "the refused one must not have touched it";
+  EXPECT_EQ(ask(*open_store(folder.path()), 1), Found::kRight) << "the refused one must not have touched it";
 }
 
 TEST(BlockStore, UnusableSettingsAndFoldersAreErrors) {
@@ -332,7 +332,7 @@ TEST(BlockStore, RemovesItsOwnLeftoversAndNothingElse) {
                                          own / elsewhere / "00+123456789abcdef0123456789abcde.block"};
   for (const fs::path& path : foreign) write_text(path, "mine");
   const auto store = open_store(folder.path());
-  EXPECT_EQ(ask(*store, 1), Answer::kRight);
+  EXPECT_EQ(ask(*store, 1), Found::kRight);
   EXPECT_EQ(store->stats().blocks, 1);
   EXPECT_FALSE(fs::exists(own / "new"));
   EXPECT_FALSE(fs::exists(folder / "fathom-blocks-0"));

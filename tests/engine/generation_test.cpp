@@ -33,7 +33,7 @@ using testing::HasSubstr;
 const std::filesystem::path kSample = FATHOM_MODELS "/sample";
 
 // Opens the sample model on a given instruction set, which the engine takes from the environment.
-std::unique_ptr<Engine> open_sample(Isa isa, EngineSettings settings = {}) {
+std::unique_ptr<Engine> open_sample_with(Isa isa, EngineSettings settings = {}) {
   const char* set = std::getenv("FATHOM_ISA");
   const std::optional<std::string> old = set ? std::optional<std::string>(set) : std::nullopt;
   setenv("FATHOM_ISA", std::string(isa_name(isa)).c_str(), 1);
@@ -68,7 +68,7 @@ class SampleModel : public testing::TestWithParam<Isa> {
 // The specification's own answers, greedy, chosen so that the best logit leads by 0.4 at every step: no rounding of a
 // sound engine bridges that.
 TEST_P(SampleModel, AnswersAsTheSpecification) {
-  const auto engine = open_sample(GetParam());
+  const auto engine = open_sample_with(GetParam());
   ASSERT_EQ(engine->isa(), GetParam());
   const auto cases = sample_cases();
   ASSERT_GE(cases.size(), 60u);
@@ -131,7 +131,7 @@ class SessionTest : public testing::Test {
   }
 
   std::atomic<bool> cancel = false;
-  std::unique_ptr<Engine> engine = open_sample(best(), {.threads = 1, .context = 512});
+  std::unique_ptr<Engine> engine = open_sample_with(best(), {.threads = 1, .context = 512});
 };
 
 TEST_F(SessionTest, AReusedPrefixChangesNoBit) {
@@ -163,7 +163,7 @@ TEST_F(SessionTest, AReusedPrefixChangesNoBit) {
 // A conversation goes on: its own answer is in the cache too. Rows written by decoding have the bits of a prompt's rows when
 // attention has one form.
 TEST_F(SessionTest, AReusedAnswerChangesNoBitOfAReproducibleEngine) {
-  engine = open_sample(best(), {.threads = 1, .context = 512, .reproducible = true});
+  engine = open_sample_with(best(), {.threads = 1, .context = 512, .reproducible = true});
   GenerationRequest first =
       request("Codes: alra 417, beno 233, cida 990, dorn 118, elva 602. What is the code of elva?");
   Session session(*engine);
@@ -183,7 +183,7 @@ TEST_F(SessionTest, ChunksAndThreadsChangeNoBit) {
   Session session(*engine);
   const auto expected = run(session, r);
   for (const auto& [chunk, threads] : {std::pair<int64_t, int>{1, 1}, {5, 3}, {64, 2}}) {
-    const auto other = open_sample(best(), {.threads = threads, .context = 512, .chunk = chunk});
+    const auto other = open_sample_with(best(), {.threads = threads, .context = 512, .chunk = chunk});
     Session s(*other);
     const auto result = run(s, r);
     EXPECT_EQ(ids_of(result), ids_of(expected));
@@ -349,7 +349,7 @@ TEST_F(SessionTest, Fp8CacheAndW8A8Answer) {
   for (const EngineSettings& settings :
        {EngineSettings{.threads = 1, .context = 512, .latent_format = LatentFormat::kFp8},
         EngineSettings{.threads = 1, .context = 512, .numerics = Numerics::kW8A8}}) {
-    const auto other = open_sample(best(), settings);
+    const auto other = open_sample_with(best(), settings);
     Session session(*other);
     GenerationRequest r;
     r.prompt = c["prompt_ids"].get<std::vector<int32_t>>();

@@ -19,7 +19,7 @@ using testing::HasSubstr;
 
 constexpr int64_t kTokens = 300;  // the sample selects 64
 
-std::unique_ptr<Engine> open_sample(bool reproducible = true) {
+std::unique_ptr<Engine> open_lens_sample(bool reproducible = true) {
   EngineSettings settings;
   settings.context = 512;
   settings.chunk = 64;
@@ -43,7 +43,7 @@ std::vector<std::byte> rows_of(Engine& engine, const KvSequence& kv) {
 }
 
 TEST(Lens, ShowsTheSelectionOfTheModel) {
-  const auto engine = open_sample();
+  const auto engine = open_lens_sample();
   const std::vector<int32_t> tokens = some_tokens();
   ThreadPool threads(2);
   TraceSettings settings;
@@ -95,7 +95,7 @@ TEST(Lens, ShowsTheSelectionOfTheModel) {
 }
 
 TEST(Lens, LookingWritesNothing) {
-  const auto engine = open_sample(/*reproducible=*/false);  // rows that were decoded would have other bits
+  const auto engine = open_lens_sample(/*reproducible=*/false);  // rows that were decoded would have other bits
   const std::vector<int32_t> tokens = some_tokens();
   KvSequence kv(engine->kv_pool());
   ASSERT_TRUE(look(*engine, kv, tokens, {.queries = {5}}));
@@ -136,7 +136,7 @@ class Forced final : public TraceSink {
 };
 
 TEST(Lens, SharesOfPartsAddUpToTheWhole) {
-  const auto engine = open_sample();
+  const auto engine = open_lens_sample();
   const std::vector<int32_t> tokens = some_tokens();
   KvSequence kv(engine->kv_pool());
   ASSERT_TRUE(look(*engine, kv, tokens, {.queries = {0}}));

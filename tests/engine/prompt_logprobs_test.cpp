@@ -3,22 +3,15 @@
 
 #include <algorithm>
 #include <memory>
-#include <stdexcept>
 #include <string>
 
 #include "engine/batcher.h"
+#include "engine/sample.h"
 
 namespace fathom {
 namespace {
 
 constexpr int64_t kTop = 3;
-
-std::unique_ptr<Engine> open_sample(EngineSettings settings) {
-  settings.threads = 1;
-  auto engine = Engine::open(FATHOM_MODELS "/sample", settings);
-  if (!engine) throw std::runtime_error(engine.error().message);
-  return *std::move(engine);
-}
 
 BatchRequest request_of(std::vector<int32_t> prompt, std::vector<GenerationResult>& results) {
   BatchRequest request;

@@ -56,7 +56,7 @@ std::unique_ptr<Ledger> open_ledger(LedgerSettings settings) {
 }
 std::unique_ptr<Ledger> open_ledger(const fs::path& file) { return open_ledger(LedgerSettings{.file = file}); }
 
-std::string open_error(const fs::path& file) {
+std::string ledger_error(const fs::path& file) {
   const auto ledger = Ledger::open({.file = file});
   EXPECT_FALSE(ledger);
   return ledger ? "" : ledger.error().message;
@@ -298,7 +298,7 @@ TEST(Ledger, AnotherProgramsLockIsWaitedFor) {
 TEST(Ledger, AReadOnlyFolderIsTold) {
   const TempDir folder;
   const ReadOnlyFolder closed(folder.path());
-  EXPECT_THAT(open_error(folder / "ledger.db"), AllOf(HasSubstr("cannot be made"), HasSubstr("Permission denied")));
+  EXPECT_THAT(ledger_error(folder / "ledger.db"), AllOf(HasSubstr("cannot be made"), HasSubstr("Permission denied")));
 }
 
 TEST(Ledger, AReadOnlyFileIsTold) {
@@ -307,21 +307,21 @@ TEST(Ledger, AReadOnlyFileIsTold) {
   open_ledger(file)->add(row(1));
   fs::permissions(file, fs::perms(0444));
   const ReadOnlyFolder closed(folder.path());
-  EXPECT_THAT(open_error(file), AllOf(HasSubstr(file.string()), HasSubstr("must be writable")));
+  EXPECT_THAT(ledger_error(file), AllOf(HasSubstr(file.string()), HasSubstr("must be writable")));
 }
 
 TEST(Ledger, FilesThatAreNoLedgerAreToldAndLeftAlone) {
   const TempDir folder;
   const fs::path file = folder / "ledger.db";
   write_text(file, std::string(9000, 'z'));
-  EXPECT_THAT(open_error(file), AllOf(HasSubstr("no SQLite database"), HasSubstr("left as it is")));
+  EXPECT_THAT(ledger_error(file), AllOf(HasSubstr("no SQLite database"), HasSubstr("left as it is")));
   EXPECT_EQ(file_text(file), std::string(9000, 'z'));
   fs::remove(file);
   open_ledger(file)->add(row(1));
   query(file, "PRAGMA user_version = 7");
-  EXPECT_THAT(open_error(file), AllOf(HasSubstr("schema version 7"), HasSubstr("reads version 1")));
+  EXPECT_THAT(ledger_error(file), AllOf(HasSubstr("schema version 7"), HasSubstr("reads version 1")));
   query(file, "PRAGMA user_version = 1; PRAGMA application_id = 1");
-  EXPECT_THAT(open_error(file), HasSubstr("something else"));
+  EXPECT_THAT(ledger_error(file), HasSubstr("something else"));
   EXPECT_EQ(query(file, "SELECT count(*) FROM requests"), Rows{"1"});
 }
 
@@ -339,7 +339,7 @@ TEST(Ledger, DamagedSumsAreToldAtTheStart) {
   open_ledger(file)->add(row(1));
   damage_root(file, "spent");
   const std::string bad = file_text(file);
-  EXPECT_THAT(open_error(file), AllOf(HasSubstr(file.string()), HasSubstr("damaged"), HasSubstr("left as it is")));
+  EXPECT_THAT(ledger_error(file), AllOf(HasSubstr(file.string()), HasSubstr("damaged"), HasSubstr("left as it is")));
   EXPECT_EQ(file_text(file), bad);
 }
 

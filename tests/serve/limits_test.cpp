@@ -25,7 +25,7 @@ double nothing_spent(const std::string&) { return 0; }
 Principal key(const KeyLimits& limits, const std::string& name = "a") { return {.name = name, .limits = limits}; }
 
 // Lets in and ends at once. The seconds after which to try again, 0: let in.
-int64_t ask(Limits& limits, const Principal& who, LimitsClock::duration at, int64_t tokens = 0) {
+int64_t wait_of(Limits& limits, const Principal& who, LimitsClock::duration at, int64_t tokens = 0) {
   const auto slot = limits.admit(who, kStart + at, tokens);
   if (slot) return 0;
   EXPECT_EQ(slot.error().error.status, 429);
@@ -46,15 +46,15 @@ TEST(Limits, WithoutLimitsAllIsLetIn) {
 TEST(Limits, RequestsAMinute) {
   Limits limits(nothing_spent);
   const Principal who = key({.requests_per_minute = 6});
-  for (int i = 0; i < 6; ++i) EXPECT_EQ(ask(limits, who, 0s), 0) << "all of it at once";
-  EXPECT_EQ(ask(limits, who, 0s), 10);
-  EXPECT_EQ(ask(limits, who, 500ms), 10) << "rounded up; and what was refused took nothing";
-  EXPECT_EQ(ask(limits, who, 9s), 1);
-  EXPECT_EQ(ask(limits, who, 10s), 0);
-  EXPECT_EQ(ask(limits, who, 10s), 10);
-  EXPECT_EQ(ask(limits, key({.requests_per_minute = 6}, "b"), 10s), 0) << "another key has its own";
-  for (int i = 0; i < 6; ++i) EXPECT_EQ(ask(limits, who, 1h), 0);
-  EXPECT_EQ(ask(limits, who, 1h), 10) << "idle hours do not add up";
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(wait_of(limits, who, 0s), 0) << "all of it at once";
+  EXPECT_EQ(wait_of(limits, who, 0s), 10);
+  EXPECT_EQ(wait_of(limits, who, 500ms), 10) << "rounded up; and what was refused took nothing";
+  EXPECT_EQ(wait_of(limits, who, 9s), 1);
+  EXPECT_EQ(wait_of(limits, who, 10s), 0);
+  EXPECT_EQ(wait_of(limits, who, 10s), 10);
+  EXPECT_EQ(wait_of(limits, key({.requests_per_minute = 6}, "b"), 10s), 0) << "another key has its own";
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(wait_of(limits, who, 1h), 0);
+  EXPECT_EQ(wait_of(limits, who, 1h), 10) << "idle hours do not add up";
 }
 
 TEST(Limits, RetryAfterIsWhenItWorks) {
@@ -66,13 +66,13 @@ TEST(Limits, RetryAfterIsWhenItWorks) {
     std::chrono::milliseconds at = 0ms;
     for (int i = 0; i < 30; ++i) {
       const int64_t tokens = random.below(8000);
-      const int64_t wait = ask(limits, who, at, tokens);
+      const int64_t wait = wait_of(limits, who, at, tokens);
       if (wait > 0) {
         if (wait > 1) {
-          ASSERT_GT(ask(limits, who, at + std::chrono::seconds(wait - 1), tokens), 0) << "no sooner";
+          ASSERT_GT(wait_of(limits, who, at + std::chrono::seconds(wait - 1), tokens), 0) << "no sooner";
         }
         at += std::chrono::seconds(wait);
-        ASSERT_EQ(ask(limits, who, at, tokens), 0);
+        ASSERT_EQ(wait_of(limits, who, at, tokens), 0);
       }
       at += std::chrono::milliseconds(random.below(3000));
     }
@@ -82,9 +82,9 @@ TEST(Limits, RetryAfterIsWhenItWorks) {
 TEST(Limits, TokensAMinute) {
   Limits limits(nothing_spent);
   const Principal who = key({.tokens_per_minute = 600});
-  EXPECT_EQ(ask(limits, who, 0s, 400), 0);
-  EXPECT_EQ(ask(limits, who, 0s, 300), 10) << "100 too many, 10 a second";
-  EXPECT_EQ(ask(limits, who, 0s, 200), 0);
+  EXPECT_EQ(wait_of(limits, who, 0s, 400), 0);
+  EXPECT_EQ(wait_of(limits, who, 0s, 300), 10) << "100 too many, 10 a second";
+  EXPECT_EQ(wait_of(limits, who, 0s, 200), 0);
   const auto refused = limits.admit(who, kStart, 300);
   EXPECT_THAT(refused.error().error.message,
               AllOf(HasSubstr("600 tokens a minute"), HasSubstr("may take 300"), HasSubstr("max_tokens")));
@@ -93,11 +93,11 @@ TEST(Limits, TokensAMinute) {
 TEST(Limits, ARequestOfMoreThanAMinuteIsPaidForAfterwards) {
   Limits limits(nothing_spent);
   const Principal who = key({.tokens_per_minute = 600});
-  EXPECT_EQ(ask(limits, who, 0s, 1800), 0);
-  EXPECT_EQ(ask(limits, who, 0s, 600), 180);
-  EXPECT_EQ(ask(limits, who, 60s, 1), 61) << "2 minutes of debt, less than one of room: 1201 - 600 tokens";
-  EXPECT_EQ(ask(limits, who, 179s, 1800), 1);
-  EXPECT_EQ(ask(limits, who, 180s, 1800), 0);
+  EXPECT_EQ(wait_of(limits, who, 0s, 1800), 0);
+  EXPECT_EQ(wait_of(limits, who, 0s, 600), 180);
+  EXPECT_EQ(wait_of(limits, who, 60s, 1), 61) << "2 minutes of debt, less than one of room: 1201 - 600 tokens";
+  EXPECT_EQ(wait_of(limits, who, 179s, 1800), 1);
+  EXPECT_EQ(wait_of(limits, who, 180s, 1800), 0);
 }
 
 TEST(Limits, WhatWasNotTakenIsGivenBack) {
@@ -106,18 +106,18 @@ TEST(Limits, WhatWasNotTakenIsGivenBack) {
   {
     auto slot = limits.admit(who, kStart, 600);
     ASSERT_TRUE(slot);
-    EXPECT_EQ(ask(limits, who, 0s, 1), 1);
+    EXPECT_EQ(wait_of(limits, who, 0s, 1), 1);
     slot->settle(100);
   }
-  EXPECT_EQ(ask(limits, who, 0s, 500), 0);
-  EXPECT_EQ(ask(limits, who, 0s, 60), 6);
+  EXPECT_EQ(wait_of(limits, who, 0s, 500), 0);
+  EXPECT_EQ(wait_of(limits, who, 0s, 60), 6);
   {
     auto slot = limits.admit(who, kStart + 60s, 100);
     slot->settle(1200);  // more than was expected
   }
-  EXPECT_EQ(ask(limits, who, 60s, 600), 120);
+  EXPECT_EQ(wait_of(limits, who, 60s, 600), 120);
   { auto slot = limits.admit(who, kStart + 300s, 600); }
-  EXPECT_EQ(ask(limits, who, 300s, 600), 60) << "not settled: as expected";
+  EXPECT_EQ(wait_of(limits, who, 300s, 600), 60) << "not settled: as expected";
 }
 
 TEST(Limits, SettlingLateGivesNoMoreThanThereIs) {
@@ -129,8 +129,8 @@ TEST(Limits, SettlingLateGivesNoMoreThanThereIs) {
     slot.value().settle(0);
     slot.value().settle(0);
   }
-  EXPECT_EQ(ask(limits, who, 0s, 600), 0);
-  EXPECT_EQ(ask(limits, who, 0s, 600), 60);
+  EXPECT_EQ(wait_of(limits, who, 0s, 600), 0);
+  EXPECT_EQ(wait_of(limits, who, 0s, 600), 60);
 }
 
 TEST(Limits, AtOnce) {
@@ -159,11 +159,11 @@ TEST(Limits, ARefusalForOneLimitTakesNothingFromAnother) {
   const Principal who = key({.requests_per_minute = 2, .tokens_per_minute = 100, .concurrent = 1});
   {
     const auto slot = limits.admit(who, kStart, 90);
-    for (int i = 0; i < 5; ++i) EXPECT_EQ(ask(limits, who, 0s, 5), 1) << "concurrency";
+    for (int i = 0; i < 5; ++i) EXPECT_EQ(wait_of(limits, who, 0s, 5), 1) << "concurrency";
   }
-  for (int i = 0; i < 5; ++i) EXPECT_EQ(ask(limits, who, 0s, 50), 24) << "tokens";
-  EXPECT_EQ(ask(limits, who, 0s, 10), 0) << "the second request is still there";
-  EXPECT_EQ(ask(limits, who, 0s, 0), 30);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(wait_of(limits, who, 0s, 50), 24) << "tokens";
+  EXPECT_EQ(wait_of(limits, who, 0s, 10), 0) << "the second request is still there";
+  EXPECT_EQ(wait_of(limits, who, 0s, 0), 30);
 }
 
 TEST(Limits, Budget) {
@@ -190,16 +190,16 @@ TEST(Limits, ALimitThatIsSetLaterCountsFromThen) {
     auto slot = limits.admit(key({}), kStart, 1000);
     slot->settle(5000);
   }
-  EXPECT_EQ(ask(limits, key({.requests_per_minute = 1, .tokens_per_minute = 10}), 0s, 10), 0);
+  EXPECT_EQ(wait_of(limits, key({.requests_per_minute = 1, .tokens_per_minute = 10}), 0s, 10), 0);
 }
 
 TEST(Limits, TimeThatGoesBackwardsGivesNothing) {
   Limits limits(nothing_spent);
   const Principal who = key({.requests_per_minute = 1});
-  EXPECT_EQ(ask(limits, who, 100s), 0);
+  EXPECT_EQ(wait_of(limits, who, 100s), 0);
   for (int i = 0; i < 10; ++i) {
-    EXPECT_GT(ask(limits, who, 40s), 0);
-    EXPECT_GT(ask(limits, who, 101s), 0);
+    EXPECT_GT(wait_of(limits, who, 40s), 0);
+    EXPECT_GT(wait_of(limits, who, 101s), 0);
   }
 }
 
@@ -286,8 +286,8 @@ TEST(Limits, EightThreads) {
   EXPECT_LE(admitted, 1000);
   EXPECT_GT(admitted, 100);
   const Principal who = key({.requests_per_minute = 100'000, .tokens_per_minute = 20 * admitted + 10, .concurrent = 4});
-  EXPECT_EQ(ask(limits, who, 0s, 10), 0);
-  EXPECT_GT(ask(limits, who, 0s, 1), 0) << "every token was counted once";
+  EXPECT_EQ(wait_of(limits, who, 0s, 10), 0);
+  EXPECT_GT(wait_of(limits, who, 0s, 1), 0) << "every token was counted once";
 }
 
 }  // namespace

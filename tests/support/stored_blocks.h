@@ -50,14 +50,14 @@ inline std::unique_ptr<BlockStore> open_store(const std::filesystem::path& folde
   return *std::move(store);
 }
 
-enum class Answer { kMiss, kRight, kWrong };
+enum class Found { kMiss, kRight, kWrong };
 
-inline Answer ask(BlockStore& store, int64_t i, size_t size) {
+inline Found ask(BlockStore& store, int64_t i, size_t size) {
   Bytes out(size);
-  if (!store.get(key(i), out)) return Answer::kMiss;
-  return out == content(i, size) ? Answer::kRight : Answer::kWrong;
+  if (!store.get(key(i), out)) return Found::kMiss;
+  return out == content(i, size) ? Found::kRight : Found::kWrong;
 }
-inline Answer ask(BlockStore& store, int64_t i) { return ask(store, i, size_of(i)); }
+inline Found ask(BlockStore& store, int64_t i) { return ask(store, i, size_of(i)); }
 
 // The file of a block, by the layout that the header describes.
 inline std::filesystem::path file_of(const std::filesystem::path& folder, int64_t i) {

@@ -6,15 +6,10 @@
 #include <string>
 
 #include "base/result.h"
+#include "support/value.h"
 #include "tasks/library.h"
 
 namespace fathom::test {
-
-template <typename T>
-T value(Result<T> result) {
-  if (result) return *std::move(result);
-  throw std::runtime_error(result.error().message);  // fails the test
-}
 
 constexpr uint64_t kSeeds = 500;
 

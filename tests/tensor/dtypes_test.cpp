@@ -16,7 +16,7 @@
 namespace fathom {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 // The value of a code by the definition of the format: sign · mantissa · 2^exponent in doubles.
 double e4m3_value(int code) {
@@ -61,7 +61,7 @@ TEST(E4m3, RoundsToTheNearestAndTiesToEven) {
 }
 
 TEST(E4m3, SaturatesAndKeepsNan) {
-  for (float x : {448.0f, 449.0f, 463.9f, 464.0f, 480.0f, 1e9f, std::numeric_limits<float>::max(), kInf}) {
+  for (float x : {448.0f, 449.0f, 463.9f, 464.0f, 480.0f, 1e9f, std::numeric_limits<float>::max(), kInfinity}) {
     EXPECT_EQ(to_e4m3(x).bits, 0x7e) << x;
     EXPECT_EQ(to_e4m3(-x).bits, 0xfe) << x;
   }
@@ -99,8 +99,8 @@ TEST(Bf16, RoundsToTheNearestAndTiesToEven) {
 TEST(Bf16, KeepsNanEvenWhenOnlyLowBitsSaySo) {
   EXPECT_TRUE(std::isnan(to_float(to_bf16(std::bit_cast<float>(0x7f800001u)))));
   EXPECT_TRUE(std::isnan(to_float(to_bf16(std::bit_cast<float>(0xffffffffu)))));
-  EXPECT_EQ(bf16_round(kInf), kInf);
-  EXPECT_EQ(bf16_round(-kInf), -kInf);
+  EXPECT_EQ(bf16_round(kInfinity), kInfinity);
+  EXPECT_EQ(bf16_round(-kInfinity), -kInfinity);
 }
 
 TEST(Ue8m0, PublishedScales) {
@@ -118,7 +118,7 @@ TEST(Ue8m0, IsTheSmallestPowerOfTwoNotBelow) {
   for (int e = -120; e <= 120; ++e) {
     const float power = std::ldexp(1.0f, e);
     EXPECT_EQ(ue8m0_ceil(power), power);
-    EXPECT_EQ(ue8m0_ceil(std::nextafter(power, kInf)), 2 * power);
+    EXPECT_EQ(ue8m0_ceil(std::nextafter(power, kInfinity)), 2 * power);
     EXPECT_EQ(ue8m0_ceil(std::nextafter(power, 0.0f)), power);
   }
   TestRandom random(3);

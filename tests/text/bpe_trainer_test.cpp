@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "support/temp_dir.h"
+#include "support/value.h"
 #include "text/json.h"
 #include "text/tokenizer.h"
 
@@ -22,12 +23,6 @@ constexpr const char* kText =
     "The cat sat on the mat. The cat said: that is the mat, not the hat! 12 cats, 123 mats and 1234 hats sat there. "
     "Zwölf Katzen saßen dort; 猫が十二匹いました。 <think>the thin thing</think>\n\n"
     "aaaa aaaaaa aaa aa abababab banana bananas\n";
-
-template <typename T>
-T value(Result<T> result) {
-  if (result) return *std::move(result);
-  throw std::runtime_error(result.error().message);  // fails the test
-}
 
 BpeTrainer trained_on(std::string_view text, const BpeTrainerOptions& options) {
   BpeTrainer trainer = value(BpeTrainer::create(options));

@@ -3,9 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <stdexcept>
-
 #include "base/file.h"
+#include "support/value.h"
 
 namespace fathom {
 namespace {
@@ -15,12 +14,6 @@ using testing::HasSubstr;
 using testing::StartsWith;
 
 std::string data(const char* name) { return *read_file(std::string(FATHOM_TEST_DATA "/chat/") + name); }
-
-template <typename T>
-T value(Result<T> result) {
-  if (result) return *std::move(result);
-  throw std::runtime_error(result.error().message);  // fails the test
-}
 
 template <typename T>
 std::string message_of(const Result<T>& result) {
