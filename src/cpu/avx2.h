@@ -168,7 +168,7 @@ struct CodeWords {
 
 template <int M, int NV>
 [[maybe_unused]] inline __attribute__((always_inline)) void clear(__m256 (&acc)[M][NV]) {
-#pragma GCC unroll 6
+#pragma GCC unroll 12
   for (int i = 0; i < M; ++i)
 #pragma GCC unroll 8
     for (int j = 0; j < NV; ++j) acc[i][j] = _mm256_setzero_ps();

@@ -5,7 +5,7 @@
 //   y = Σ over segments, the sum of their eight chains
 // A lane is a chain, whatever the number of rows, and weights stay in the order of the checkpoint.
 //
-// Up to 12 rows: gemm_few_avx2.cpp.
+// Up to 48 rows: gemm_few_avx2.cpp.
 // More: 64 weight rows of a segment are expanded into L2; tiles of 3 inputs and 4 weight rows.
 #include "cpu/gemm_avx2.h"
 
@@ -125,10 +125,12 @@ size_t packed_bytes(RowFormat, int64_t rows, int64_t k) {
 
 void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int64_t begin, int64_t end) {
   const int64_t k = out.k;
+  const bool few = out.rows <= kFewRows;
+  alignas(32) float values[kSegment];
   for (int64_t i = begin; i < end; ++i)
     for (int64_t segment = 0; segment < k; segment += kSegment) {
       const float* in = x.row(i) + segment;
-      float* row = packed_row(out, i, segment);
+      float* row = few ? values : packed_row(out, i, segment);
       const int64_t count = std::min(kSegment, k - segment);
       std::fill(row + count, row + segment_length(k, segment), 0.0f);
       switch (rounding) {
@@ -153,6 +155,11 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
         for (int64_t j = 0; j < segment_length(k, segment); j += 32) order_as_words(row + j);
       if (scaled_inputs(out))
         for (int64_t j = 0; j < segment_length(k, segment); ++j) row[j] *= kFewScale;
+      if (few) {
+        const FewTile tile = few_tile(out.rows, ((i + 1) * few_tiles(out.rows) - 1) / out.rows);
+        for (int64_t j = 0; j < segment_length(k, segment); j += kWide)
+          std::copy_n(row + j, kWide, packed_few(out, tile, i - tile.first, segment + j));
+      }
     }
 }
 

@@ -10,7 +10,7 @@
 namespace fathom::cpu::avx2 {
 
 // Up to this many input rows, weights are read in place (gemm_few_avx2.cpp).
-inline constexpr int64_t kFewRows = 12;
+inline constexpr int64_t kFewRows = 48;
 void multiply_few(const GemmArgs& args, Arena& scratch);  // 1 to kFewRows
 
 namespace {
@@ -25,6 +25,19 @@ constexpr int kWeights = 4;        // weight rows of a tile
 }
 [[maybe_unused]] float* packed_row(const PackedRows& x, int64_t i, int64_t segment) {
   return reinterpret_cast<float*>(x.data) + segment * x.rows + i * segment_length(x.k, segment);
+}
+// Few inputs are cut in even tiles of up to 12 rows, each [eight values][row][value]: one pointer reaches a tile.
+constexpr int64_t kFewTile = 12;
+struct FewTile {
+  int64_t first, rows;
+};
+[[maybe_unused]] int64_t few_tiles(int64_t rows) { return (rows + kFewTile - 1) / kFewTile; }
+[[maybe_unused]] FewTile few_tile(int64_t rows, int64_t t) {
+  const int64_t tiles = few_tiles(rows), first = t * rows / tiles;
+  return {first, (t + 1) * rows / tiles - first};
+}
+[[maybe_unused]] float* packed_few(const PackedRows& x, const FewTile& tile, int64_t i, int64_t k) {
+  return reinterpret_cast<float*>(x.data) + tile.first * padded_k(x.k) + k * tile.rows + i * kWide;
 }
 // Few inputs of FP8 weights are larger by this factor, so that sums of codes' bits stay far from the least float32
 // (gemm_few_avx2.cpp). Above 2^63 they are infinite.

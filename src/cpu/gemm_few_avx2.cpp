@@ -1,11 +1,13 @@
 // AVX2 products of few input rows: weights are widened in registers, where they are. Four weight rows at a time for one or two inputs,
-// two at a time for three to six, a register of a weight's values used by all.
+// two for three to six, one for up to twelve, a register of a weight's values used by all; more inputs in tiles of up to twelve.
 //
 // A code's bits, moved to their places, are its value · 2^-120 (avx2.h). Where a block's scale is a power of two, nothing is multiplied
 // to mend that: a chain sums x · 2^64 times those bits, in units of its block's scale · 2^56. Between two blocks it is
 // multiplied with the ratio of their scales, and with the last one's in the end, which is exact: the same bits as with every value
 // multiplied, for a quarter less work. Other scales are multiplied in code by code.
+#include <array>
 #include <optional>
+#include <utility>
 
 #include "cpu/functions_avx2.h"
 #include "cpu/gemm_avx2.h"
@@ -18,6 +20,9 @@ namespace {
 // Bytes ahead into L1: what a core's own look-ahead brings to L2 is enough.
 using Stretches = StretchesAhead<1024>;
 constexpr int64_t kRowsTogether = 64;  // cut in stretches together, where no scales say how many
+
+// Weight rows at a time for so many inputs: their chains are up to 12 of the 16 registers.
+constexpr int rows_together(int inputs) { return inputs <= 2 ? 4 : inputs <= 6 ? 2 : 1; }
 
 // The scales of a stripe of blocks (128 weight rows), as chains want them. A segment with some that are not plain, or so far apart
 // that a chain could lose bits in the unit of the largest, is left to expand_block.
@@ -61,10 +66,14 @@ class StripeScales {
 template <int M, int R>
 struct Segment {
   const std::byte* w[R];
-  const float* x[M];
+  const float* x;
   int64_t length;  // values, a multiple of 128
   int64_t ahead;   // how far behind a line lies the one to ask for with it
 
+  // Values [k, k + 8) of an input.
+  inline __attribute__((always_inline)) __m256 input(int i, int64_t k) const {
+    return _mm256_loadu_ps(x + k * M + i * kWide);
+  }
   inline __attribute__((always_inline)) void fetch(const std::byte* line) const {
     _mm_prefetch(reinterpret_cast<const char*>(line + ahead), _MM_HINT_T0);
   }
@@ -74,14 +83,13 @@ struct Segment {
 // knows is stored in every step.
 template <int M, int R>
 struct Sums {
-  static_assert(R == 2 || R == 4);
+  static_assert(R == 1 || R == 2 || R == 4);
   static constexpr int kPerRegister = 4 / R;  // inputs
   explicit Sums(const __m256 (&chains)[M][R]) {
-#pragma GCC unroll 6
-    for (int i = 0; i < M; i += kPerRegister) {
-      const int last = std::min(i + kPerRegister, M) - 1;
-      of[i / kPerRegister] = add_lanes({chains[i][0], chains[i][1], chains[last][R - 2], chains[last][R - 1]});
-    }
+    const auto chain = [&](int i) __attribute__((always_inline)) { return chains[std::min(i / R, M - 1)][i % R]; };
+#pragma GCC unroll 3
+    for (int i = 0; i < M; i += kPerRegister)
+      of[i / kPerRegister] = add_lanes({chain(i * R), chain(i * R + 1), chain(i * R + 2), chain(i * R + 3)});
   }
   __m128 of[(M + kPerRegister - 1) / kPerRegister];
 };
@@ -106,9 +114,9 @@ inline __attribute__((always_inline)) Sums<M, R> sum_values(const Segment<M, R>&
         else
           v[r] = _mm256_loadu_ps(reinterpret_cast<const float*>(s.w[r]) + k);
       }
-#pragma GCC unroll 6
+#pragma GCC unroll 12
       for (int i = 0; i < M; ++i) {
-        const __m256 x = _mm256_loadu_ps(s.x[i] + k);
+        const __m256 x = s.input(i, k);
 #pragma GCC unroll 4
         for (int r = 0; r < R; ++r) acc[i][r] = _mm256_fmadd_ps(x, v[r], acc[i][r]);
       }
@@ -126,7 +134,7 @@ inline __attribute__((always_inline)) std::optional<Sums<M, R>> sum_codes(const 
   __m256 acc[M][R];
   __m256i most = _mm256_setzero_si256();
   const auto multiply_all = [&](__m256 factor) __attribute__((always_inline)) {
-#pragma GCC unroll 6
+#pragma GCC unroll 12
     for (int i = 0; i < M; ++i)
 #pragma GCC unroll 4
       for (int r = 0; r < R; ++r) acc[i][r] = _mm256_mul_ps(acc[i][r], factor);
@@ -149,8 +157,8 @@ inline __attribute__((always_inline)) std::optional<Sums<M, R>> sum_codes(const 
 #pragma GCC unroll 4
           for (int j = 0; j < 4; ++j) {
             const __m256 v = kPow2 ? words.values(j) : _mm256_mul_ps(words.values(j), factor);
-#pragma GCC unroll 6
-            for (int i = 0; i < M; ++i) acc[i][r] = _mm256_fmadd_ps(_mm256_loadu_ps(s.x[i] + k + 8 * j), v, acc[i][r]);
+#pragma GCC unroll 12
+            for (int i = 0; i < M; ++i) acc[i][r] = _mm256_fmadd_ps(s.input(i, k + 8 * j), v, acc[i][r]);
           }
         }
       }
@@ -164,27 +172,26 @@ inline __attribute__((always_inline)) std::optional<Sums<M, R>> sum_codes(const 
 template <int M, int R, DType kType>
 __attribute__((noinline)) Sums<M, R> sum_expanded(const GemmArgs& a, const int64_t (&row)[R], int64_t begin,
                                                   Segment<M, R> s) {
-  alignas(32) float values[R][kSegment], inputs[M][kSegment];
+  alignas(32) float values[R][kSegment], inputs[M * kSegment];
   for (int64_t r = 0; r < R; ++r) {
     for (int64_t k = 0; k < s.length; k += kFp8Group) expand_block<kType>(a.w, row[r], begin + k, values[r] + k);
     s.w[r] = reinterpret_cast<const std::byte*>(values[r]);
   }
-  if (scaled_inputs(a.x))
-    for (int i = 0; i < M; ++i) {
-      for (int64_t k = 0; k < s.length; ++k) inputs[i][k] = s.x[i][k] / kFewScale;
-      s.x[i] = inputs[i];
-    }
+  if (scaled_inputs(a.x)) {
+    for (int64_t i = 0; i < M * s.length; ++i) inputs[i] = s.x[i] / kFewScale;
+    s.x = inputs;
+  }
   return sum_values<M, R, DType::kF32>(s);
 }
 
-// The sums of segment [begin, …) of R weight rows and of M inputs from the first-th on.
+// The sums of segment [begin, …) of R weight rows and of a tile of M inputs.
 template <int M, int R, DType kType, bool kPow2>
 inline __attribute__((always_inline)) Sums<M, R> sum_segment(const GemmArgs& a, const StripeScales& scales,
-                                                             const int64_t (&row)[R], int64_t first, int64_t begin,
+                                                             const int64_t (&row)[R], FewTile tile, int64_t begin,
                                                              int64_t ahead) {
   Segment<M, R> s;
   for (int r = 0; r < R; ++r) s.w[r] = weight_at<kType>(a.w, row[r], begin);
-  for (int i = 0; i < M; ++i) s.x[i] = packed_row(a.x, first + i, begin);
+  s.x = packed_few(a.x, tile, 0, begin);
   s.length = segment_length(a.w.cols, begin);
   s.ahead = ahead;
   if (begin + s.length <= a.w.cols) {
@@ -201,7 +208,8 @@ inline __attribute__((always_inline)) Sums<M, R> sum_segment(const GemmArgs& a, 
 template <int M, DType kType, bool kPow2>
 void multiply_rows(const GemmArgs& args, Arena& scratch) {
   constexpr bool kFp8 = kType == DType::kF8E4M3;
-  constexpr int R = Stretches::kStretches;
+  constexpr int R = rows_together(M);
+  static_assert(R == Stretches::kStretches);
   const GemmArgs a = args;  // what nothing written here can change
   const MatrixView& w = a.w;
   const ArenaScope scope(scratch);
@@ -220,7 +228,7 @@ void multiply_rows(const GemmArgs& args, Arena& scratch) {
       for (int i = 0; i < M; ++i) y[i] = _mm_setzero_ps();
       for (int64_t begin = 0; begin < w.cols; begin += kSegment) {
         const int64_t ahead = stretches.ahead(first * w.row_bytes() + begin * kValueBytes<kType>);
-        const auto sums = sum_segment<M, R, kType, kPow2>(a, scales, rows, 0, begin, ahead);
+        const auto sums = sum_segment<M, R, kType, kPow2>(a, scales, rows, {0, M}, begin, ahead);
 #pragma GCC unroll 2
         for (int i = 0; i < M; ++i) y[i] = _mm_add_ps(y[i], sums.of[i]);
       }
@@ -237,63 +245,70 @@ void multiply_rows(const GemmArgs& args, Arena& scratch) {
 
 // ---- more inputs
 
-constexpr int kMostTile = 6;    // inputs: with two weight rows, 12 chains of the 16 registers
-constexpr int64_t kGroup = 16;  // weight rows, a segment of which stays in L1 while inputs go by
+constexpr int64_t kGroup = 32;  // weight rows, whose segments go by while the inputs' stay in L1
 
-// A segment of `count` weight rows and M inputs: sums (kGroup / 2, kMostTile, 2 weight rows) +=.
+// Rows [row, row + count) of the weights, from value `begin` on. ahead: as in Segment.
+struct Group {
+  int64_t row, count, begin, ahead;
+};
+
+// What a segment of a group adds to the outputs of a tile of M inputs: sums (count / R, kFewTile, R) +=, R rows being taken together.
 template <int M, DType kType, bool kPow2>
-void add_group(const GemmArgs& a, const StripeScales& scales, int64_t row, int64_t count, int64_t first, int64_t begin,
-               int64_t ahead, float* sums) {
-  constexpr int R = 2;
-  for (int64_t r = 0; r < count; r += R) {
-    const int64_t rows[R] = {row + r, row + std::min(r + 1, count - 1)};
-    const auto segment = sum_segment<M, R, kType, kPow2>(a, scales, rows, first, begin, ahead);
+void add_group(const GemmArgs& a, const StripeScales& scales, const Group& g, FewTile tile, float* sums) {
+  constexpr int R = rows_together(M);
+  using S = Sums<M, R>;
+  for (int64_t r = 0; r < g.count; r += R) {
+    int64_t rows[R];
+    for (int64_t i = 0; i < R; ++i) rows[i] = g.row + std::min(r + i, g.count - 1);
+    const S segment = sum_segment<M, R, kType, kPow2>(a, scales, rows, tile, g.begin, g.ahead);
 #pragma GCC unroll 3
-    for (int i = 0; i < M; i += 2) {
-      float* at = sums + (r / R * kMostTile + i) * R;
-      _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), segment.of[i / 2]));
+    for (int i = 0; i < M; i += S::kPerRegister) {
+      float* at = sums + r * kFewTile + i * R;
+      _mm_storeu_ps(at, _mm_add_ps(_mm_loadu_ps(at), segment.of[i / S::kPerRegister]));
     }
   }
 }
 
-// Inputs in tiles as even as can be: one of few inputs has too few chains to hide the latency of the products.
 template <DType kType, bool kPow2>
 void multiply_groups(const GemmArgs& args, Arena& scratch) {
   constexpr bool kFp8 = kType == DType::kF8E4M3;
-  constexpr decltype(&add_group<1, kType, kPow2>) kAdd[kMostTile] = {
-      add_group<1, kType, kPow2>, add_group<2, kType, kPow2>, add_group<3, kType, kPow2>,
-      add_group<4, kType, kPow2>, add_group<5, kType, kPow2>, add_group<6, kType, kPow2>};
+  constexpr int kLeast = 3;  // inputs of a tile
+  constexpr auto all = []<size_t... kMore>(std::index_sequence<kMore...>) {
+    return std::array{add_group<static_cast<int>(kMore) + kLeast, kType, kPow2>...};
+  };
+  constexpr auto kAdd = all(std::make_index_sequence<kFewTile - kLeast + 1>());
   const GemmArgs a = args;
   const MatrixView& w = a.w;
   const ArenaScope scope(scratch);
   StripeScales scales(w, scratch);
-  const int64_t inputs = a.x.rows, tiles = (inputs + kMostTile - 1) / kMostTile, tile_sums = kGroup * kMostTile;
+  const int64_t tiles = few_tiles(a.x.rows), tile_sums = kGroup * kFewTile;
   float* sums = scratch.allocate<float>(static_cast<size_t>(tiles * tile_sums));
-  const auto each_tile = [&](auto&& f) {  // (first input, inputs, sums)
-    for (int64_t i = 0, tile = 0, m = 0; i < inputs; i += m, ++tile) {
-      m = (inputs - i + tiles - tile - 1) / (tiles - tile);
-      f(i, m, sums + tile * tile_sums);
-    }
-  };
-  for (int64_t j = 0, count = 0; j < a.n_count; j += count) {
-    const int64_t row = a.n_begin + j;
-    count = std::min({a.n_count - j, kGroup, kFp8Group - row % kFp8Group});
-    if (kFp8) scales.begin(row);
-    const std::byte* next = j + count < a.n_count ? w.row(row + count) : a.next ? a.next : w.row(row);
+  Group g;
+  for (int64_t j = 0; j < a.n_count; j += g.count) {
+    g.row = a.n_begin + j;
+    g.count = std::min({a.n_count - j, kGroup, kFp8Group - g.row % kFp8Group});
+    if (kFp8) scales.begin(g.row);
+    const std::byte* next = j + g.count < a.n_count ? w.row(g.row + g.count) : a.next ? a.next : w.row(g.row);
     std::fill_n(sums, tiles * tile_sums, 0.0f);
-    for (int64_t begin = 0; begin < w.cols; begin += kSegment) {
+    for (g.begin = 0; g.begin < w.cols; g.begin += kSegment) {
       // The group's next segment, or the first one of what is read next.
-      const bool more = begin + kSegment < w.cols;
-      const int64_t ahead = more ? kSegment * kValueBytes<kType> : next - weight_at<kType>(w, row, begin);
-      each_tile([&](int64_t i, int64_t m, float* of_tile) {
-        kAdd[m - 1](a, scales, row, count, i, begin, i == 0 ? ahead : 0, of_tile);
-      });
+      const bool more = g.begin + kSegment < w.cols;
+      g.ahead = more ? kSegment * kValueBytes<kType> : next - weight_at<kType>(w, g.row, g.begin);
+      for (int64_t t = 0; t < tiles; ++t) {
+        const FewTile tile = few_tile(a.x.rows, t);
+        kAdd[static_cast<size_t>(tile.rows - kLeast)](a, scales, g, tile, sums + t * tile_sums);
+        g.ahead = 0;  // asked for
+      }
     }
-    each_tile([&](int64_t i, int64_t m, const float* of_tile) {
-      for (int64_t t = 0; t < m; ++t)
-        for (int64_t r = 0; r < count; ++r)
-          a.y[(i + t) * a.y_stride + j + r] = of_tile[(r / 2 * kMostTile + t) * 2 + r % 2];
-    });
+    for (int64_t t = 0; t < tiles; ++t) {
+      const FewTile tile = few_tile(a.x.rows, t);
+      const int64_t together = rows_together(static_cast<int>(tile.rows));
+      const float* of_tile = sums + t * tile_sums;
+      for (int64_t i = 0; i < tile.rows; ++i)
+        for (int64_t r = 0; r < g.count; ++r)
+          a.y[(tile.first + i) * a.y_stride + j + r] =
+              of_tile[r / together * together * kFewTile + i * together + r % together];
+    }
   }
 }
 

@@ -134,7 +134,7 @@ TEST_P(Gemm, EveryShapeAndDtypeAgainstTheReference) {
     for (auto [dtype, pow2] : {std::pair{DType::kF8E4M3, false}, {DType::kF8E4M3, true}, {DType::kBF16, false}}) {
       const int64_t n = k > 500 ? 35 : 130 + random.below(4);  // past a block of 128 rows; no multiple of 4
       const GuardedMatrix w(random, dtype, n, k, pow2);
-      for (int64_t m : {1, 2, 3, 5, 6, 7, 13, 16, 17, 50}) {
+      for (int64_t m : {1, 2, 3, 5, 6, 7, 10, 12, 13, 16, 17, 23, 50}) {
         for (auto rounding : {InputRounding::kBf16, InputRounding::kFp8, InputRounding::kFp8Pow2}) {
           if (rounding != InputRounding::kBf16 && (dtype == DType::kBF16 || m == 5)) continue;
           auto x = random.normals(m * k);
