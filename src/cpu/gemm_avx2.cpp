@@ -156,7 +156,7 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
       if (scaled_inputs(out))
         for (int64_t j = 0; j < segment_length(k, segment); ++j) row[j] *= kFewScale;
       if (few) {
-        const FewTile tile = few_tile(out.rows, ((i + 1) * few_tiles(out.rows) - 1) / out.rows);
+        const FewTile tile = tile_of(out.rows, i);
         for (int64_t j = 0; j < segment_length(k, segment); j += kWide)
           std::copy_n(row + j, kWide, packed_few(out, tile, i - tile.first, segment + j));
       }

@@ -36,6 +36,10 @@ struct FewTile {
   const int64_t tiles = few_tiles(rows), first = t * rows / tiles;
   return {first, (t + 1) * rows / tiles - first};
 }
+// The last one that begins no later than row i.
+[[maybe_unused]] FewTile tile_of(int64_t rows, int64_t i) {
+  return few_tile(rows, ((i + 1) * few_tiles(rows) - 1) / rows);
+}
 [[maybe_unused]] float* packed_few(const PackedRows& x, const FewTile& tile, int64_t i, int64_t k) {
   return reinterpret_cast<float*>(x.data) + tile.first * padded_k(x.k) + k * tile.rows + i * kWide;
 }
