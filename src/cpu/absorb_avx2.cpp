@@ -11,8 +11,8 @@ namespace {
 // ---- few inputs: codes are widened in registers
 
 constexpr int kFewInputs = 3;
-constexpr int64_t kRows =
-    16;  // of W^UK, for which sums are loaded and stored once; the next ones are asked for meanwhile
+// Of W^UK, for which sums are loaded and stored once; the next ones are asked for meanwhile.
+constexpr int64_t kRows = 16;
 constexpr int64_t kStrip = 32;  // latent dims: a register of codes
 
 // As in gemm_few_avx2.cpp: codes' bits are their values · 2^-120, and what an input is multiplied with mends that, together with

@@ -7,11 +7,6 @@
 
 namespace fathom::cpu {
 
-namespace {
-// Rows per task of the row-wise operations: a row is tens of kilobytes of work, enough to pay for being handed out.
-constexpr int64_t kRowGrain = 4;
-}  // namespace
-
 Backend::Backend(BackendSettings settings, ThreadPool& pool)
     : BackendBase(std::move(settings)),
       pool_(pool),

@@ -48,6 +48,9 @@ class Backend : public BackendBase {
   Tensor experts(Tensor x, const MlpWeights* shared, std::span<const MlpWeights> experts, const Routing& routing);
 
  private:
+  // Rows per task of the row-wise operations: a row is tens of kilobytes of work, enough to pay for being handed out.
+  static constexpr int64_t kRowGrain = 4;
+
   struct ExpertGroup;
   void compute_angles();
   InputRounding rounding_for(const MatrixView& w) const;

@@ -10,7 +10,6 @@
 namespace fathom::cpu {
 
 namespace {
-constexpr int64_t kCopyGrain = 4;  // rows of a task that only writes bits
 // Heads that the kernels of attention take at once: a task's heads begin at a multiple of it.
 constexpr int64_t kHeadGroup = 16;
 }  // namespace
@@ -110,7 +109,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
   const int64_t words = (visible + 63) / 64;
   const uint64_t** selected = arena_.allocate<const uint64_t*>(static_cast<size_t>(rows));
   uint64_t* bits = arena_.allocate<uint64_t>(static_cast<size_t>(rows * words));
-  pool_.parallel_for(rows, kCopyGrain, [&](int64_t begin, int64_t end, int) {
+  pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t t = first_row + i;
       const bool all = selection.count[t] == first_position + i + 1;
@@ -134,7 +133,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
   const size_t query_bytes = kernels_.prompt->query_bytes(shape);
   std::byte* queries = arena_.allocate<std::byte>(static_cast<size_t>(heads * rows) * query_bytes);
   float* by_head = arena_.allocate<float>(static_cast<size_t>(heads * rows * value));
-  pool_.parallel_for(rows, kCopyGrain, [&](int64_t begin, int64_t end, int) {
+  pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t h = 0; h < heads; ++h)
         kernels_.prompt->pack_query(shape, q_nope.at(i, h), q_rope.at(i, h),
@@ -171,7 +170,7 @@ void Backend::attend_prompt(int64_t layer, Tensor q_nope, Tensor q_rope, const M
       }
     });
   }
-  pool_.parallel_for(rows, kCopyGrain, [&](int64_t begin, int64_t end, int) {
+  pool_.parallel_for(rows, kRowGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i)
       for (int64_t h = 0; h < heads; ++h)
         std::copy_n(by_head + (h * rows + i) * value, value, o.data + i * o.stride[0] + h * value);

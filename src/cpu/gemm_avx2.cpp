@@ -127,7 +127,8 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
   const int64_t k = out.k;
   const bool few = out.rows <= kFewRows;
   alignas(32) float values[kSegment];
-  for (int64_t i = begin; i < end; ++i)
+  for (int64_t i = begin; i < end; ++i) {
+    const FewTile tile = tile_of(out.rows, i);
     for (int64_t segment = 0; segment < k; segment += kSegment) {
       const float* in = x.row(i) + segment;
       float* row = few ? values : packed_row(out, i, segment);
@@ -155,12 +156,11 @@ void pack(const PackedRows& out, InputRounding rounding, const RowSource& x, int
         for (int64_t j = 0; j < segment_length(k, segment); j += 32) order_as_words(row + j);
       if (scaled_inputs(out))
         for (int64_t j = 0; j < segment_length(k, segment); ++j) row[j] *= kFewScale;
-      if (few) {
-        const FewTile tile = tile_of(out.rows, i);
+      if (few)
         for (int64_t j = 0; j < segment_length(k, segment); j += kWide)
           std::copy_n(row + j, kWide, packed_few(out, tile, i - tile.first, segment + j));
-      }
     }
+  }
 }
 
 void gemm(const GemmArgs& a, Arena& scratch) {

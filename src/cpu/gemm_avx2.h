@@ -26,7 +26,8 @@ constexpr int kWeights = 4;        // weight rows of a tile
 [[maybe_unused]] float* packed_row(const PackedRows& x, int64_t i, int64_t segment) {
   return reinterpret_cast<float*>(x.data) + segment * x.rows + i * segment_length(x.k, segment);
 }
-// Few inputs are cut in even tiles of up to 12 rows, each [eight values][row][value]: one pointer reaches a tile.
+// Few inputs are cut in tiles of up to 12 rows, each [eight values][row][value]: one pointer reaches a tile. Tiles are as even as can
+// be: one of few inputs has too few chains to hide the latency of the products.
 constexpr int64_t kFewTile = 12;
 struct FewTile {
   int64_t first, rows;

@@ -17,6 +17,7 @@
 #include "base/thread_pool.h"
 #include "cpu/backend.h"
 #include "cpu/top_k.h"
+#include "engine/work.h"
 
 namespace fathom {
 
@@ -29,9 +30,7 @@ constexpr int64_t kHidden = 7168, kVocab = 129280, kQueryRank = 1536, kHeads = 1
 constexpr int64_t kContext = 131072, kCacheLayers = 4;
 constexpr size_t kWeightBytes = size_t{1} << 30;
 
-double as_real(int64_t x) { return static_cast<double>(x); }
-
-double mlp_elements(int64_t inner) { return 3 * as_real(kHidden) * as_real(inner); }
+double mlp_elements(int64_t inner) { return 3 * real(kHidden) * real(inner); }
 
 // Repeats the first `period` bytes over the whole.
 void tile(std::byte* data, size_t period, size_t size) {
@@ -94,7 +93,7 @@ class KernelBench {
         const ArenaScope scope = backend_.scope();
         body(call++);
       }
-      return seconds_since(start) / as_real(calls);
+      return seconds_since(start) / real(calls);
     };
     seconds_of(1);  // scratch grows, pages are taken
     const int64_t calls = std::clamp<int64_t>(static_cast<int64_t>(0.02 / std::max(seconds_of(1), 1e-7)), 1, 10'000);
@@ -194,8 +193,8 @@ class KernelBench {
         if (!wanted(title)) continue;
         begin(0, rows, false);
         const Tensor x = input(rows, w.in);
-        const double elements = as_real(w.out) * as_real(w.in);
-        measure(title, 2 * elements * as_real(rows), elements,
+        const double elements = real(w.out) * real(w.in);
+        measure(title, 2 * elements * real(rows), elements,
                 [&](int64_t i) { backend_.linear(x, fp8(w.out, w.in, i)); });
       }
     if (const std::string title = name("head 7168 to 129280", 1); wanted(title)) {
@@ -203,7 +202,7 @@ class KernelBench {
       const Tensor x = input(1, kHidden);
       Buffer weights(static_cast<size_t>(2 * kVocab * kHidden));
       fill_weights(weights);
-      const double elements = as_real(kVocab) * as_real(kHidden);
+      const double elements = real(kVocab) * real(kHidden);
       measure(title, 2 * elements, 2 * elements, [&](int64_t) {
         backend_.linear(x, {DType::kBF16, kVocab, kHidden, weights.data(), nullptr});
       });
@@ -213,25 +212,25 @@ class KernelBench {
       if (!wanted(title)) continue;
       begin(0, rows, false);
       const Tensor x = input(rows, kHidden);
-      const double elements = as_real(kExperts) * as_real(kHidden);
-      measure(title, 2 * elements * as_real(rows), 2 * elements,
+      const double elements = real(kExperts) * real(kHidden);
+      measure(title, 2 * elements * real(rows), 2 * elements,
               [&](int64_t i) { backend_.linear_exact(x, bf16(kExperts, kHidden, i)); });
     }
   }
 
   void latent_products() {
-    const double elements = as_real(kHeads) * as_real(kNope) * as_real(kRank);
+    const double elements = real(kHeads) * real(kNope) * real(kRank);
     for (const int64_t rows : {1, 256}) {
       if (const std::string title = name("absorb", rows); wanted(title)) {
         begin(0, rows, false);
         const Tensor q = input(rows, kHeads * kNope).split_heads(kHeads);
-        measure(title, 2 * elements * as_real(rows), elements,
+        measure(title, 2 * elements * real(rows), elements,
                 [&](int64_t i) { backend_.absorb(q, fp8(kHeads * (kNope + kValue), kRank, i), kValue); });
       }
       if (const std::string title = name("project_values", rows); wanted(title)) {
         begin(0, rows, false);
         const Tensor o = input(rows, kHeads * kRank).split_heads(kHeads);
-        measure(title, 2 * elements * as_real(rows), elements, [&](int64_t i) {
+        measure(title, 2 * elements * real(rows), elements, [&](int64_t i) {
           backend_.project_values(o, fp8(kHeads * (kNope + kValue), kRank, i), kNope, kValue);
         });
       }
@@ -253,8 +252,8 @@ class KernelBench {
         begin(keys - rows, rows, true);
         const Tensor q = input(rows, kIndexHeads * kIndexDim).split_heads(kIndexHeads), w = input(rows, kIndexHeads);
         const IndexQuery query = backend_.index_query(q, w);
-        const double pairs = as_real(rows) * (as_real(keys) - as_real(rows - 1) / 2);
-        measure(title, 2 * as_real(kIndexHeads * kIndexDim) * pairs, as_real(keys * cache_.layout.index_row_bytes()),
+        const double pairs = real(rows) * (real(keys) - real(rows - 1) / 2);
+        measure(title, 2 * real(kIndexHeads * kIndexDim) * pairs, real(keys * cache_.layout.index_row_bytes()),
                 [&](int64_t i) { backend_.index_select(i % kCacheLayers, query); });
       }
     if (const std::string title = "top_k 2048 of 131072, one thread"; wanted(title)) {
@@ -286,15 +285,15 @@ class KernelBench {
       const Selection selection{index.data(), count.data(), chosen ? keys : 0};
       double pairs = 0;
       for (const int32_t n : count) pairs += n;
-      const double flops = 2 * as_real(kHeads) * as_real(2 * kRank + kRope) * pairs;
-      const double bytes = std::min(pairs, as_real(start + rows)) * as_real(cache_.layout.latent_row_bytes());
+      const double flops = 2 * real(kHeads) * real(2 * kRank + kRope) * pairs;
+      const double bytes = std::min(pairs, real(start + rows)) * real(cache_.layout.latent_row_bytes());
       if (wanted(title))
         measure(title, flops, bytes,
                 [&](int64_t i) { backend_.attend(i % kCacheLayers, q, q_rope, selection, 0.135f); });
       if (!wanted(whole)) return;  // with absorb and project_values
       const Tensor q_nope = input(rows, kHeads * kNope).split_heads(kHeads);
-      const double elements = as_real(kHeads) * as_real(kNope + kValue) * as_real(kRank);
-      measure(whole, flops + 2 * elements * as_real(rows), bytes + elements, [&](int64_t i) {
+      const double elements = real(kHeads) * real(kNope + kValue) * real(kRank);
+      measure(whole, flops + 2 * elements * real(rows), bytes + elements, [&](int64_t i) {
         const MatrixView kv_b = fp8(kHeads * (kNope + kValue), kRank, i);
         backend_.attention(i % kCacheLayers, q_nope, q_rope, kv_b, kValue, selection, 0.135f);
       });
@@ -332,10 +331,10 @@ class KernelBench {
         for (int64_t t = 0; t < kRows; ++t) choose(kTopK, keys - kRows + t + 1, index);
         const Selection selection{index.data(), count.data(), kTopK};
         // Keys and values of all rows are made where one is un-absorbed; a query and a result of each row where it is absorbed.
-        const double per_pair = absorbed ? as_real(2 * kRank + kRope) : as_real(kNope + kRope + kValue);
-        const double pairs = as_real(kRows * kTopK);
-        const double made = as_real(absorbed ? kRows : keys) * as_real(kRank) * as_real(kNope + kValue);
-        measure(title, 2 * as_real(kHeads) * (per_pair * pairs + made), 0, [&](int64_t i) {
+        const double per_pair = absorbed ? real(2 * kRank + kRope) : real(kNope + kRope + kValue);
+        const double pairs = real(kRows * kTopK);
+        const double made = real(absorbed ? kRows : keys) * real(kRank) * real(kNope + kValue);
+        measure(title, 2 * real(kHeads) * (per_pair * pairs + made), 0, [&](int64_t i) {
           const MatrixView kv_b = fp8(kHeads * (kNope + kValue), kRank, i);
           backend_.attention(i % kCacheLayers, q_nope, q_rope, kv_b, kValue, selection, 0.135f);
         });
@@ -347,7 +346,7 @@ class KernelBench {
       if (const std::string title = name("mlp 7168 by 18432", rows); wanted(title)) {
         begin(0, rows, false);
         const Tensor x = input(rows, kHidden);
-        measure(title, 2 * mlp_elements(kInner) * as_real(rows), mlp_elements(kInner),
+        measure(title, 2 * mlp_elements(kInner) * real(rows), mlp_elements(kInner),
                 [&](int64_t i) { backend_.mlp(x, expert(kInner, i)); });
       }
     for (const int64_t rows : {1, 8, 64, 256}) {
@@ -364,8 +363,8 @@ class KernelBench {
       for (const int32_t e : chosen) used[static_cast<size_t>(e)] = true;
       std::vector<float> weight(chosen.size(), 0.3f);
       const Routing routing{chosen.data(), weight.data(), kChosen};
-      const double distinct = as_real(std::count(used.begin(), used.end(), true)) + 1;
-      measure(title, 2 * mlp_elements(kExpertInner) * as_real(rows) * as_real(kChosen + 1),
+      const double distinct = real(std::count(used.begin(), used.end(), true)) + 1;
+      measure(title, 2 * mlp_elements(kExpertInner) * real(rows) * real(kChosen + 1),
               mlp_elements(kExpertInner) * distinct, [&](int64_t) { backend_.experts(x, &shared, experts, routing); });
     }
   }

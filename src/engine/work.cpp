@@ -10,8 +10,6 @@ namespace fathom {
 
 namespace {
 
-double real(int64_t x) { return static_cast<double>(x); }
-
 struct Matrix {
   double elements = 0, bytes = 0;
 

@@ -59,6 +59,8 @@ struct WorkSettings {
 };
 
 // FLOPs a query-key pair and layer.
+inline double real(int64_t x) { return static_cast<double>(x); }  // counts, as factors
+
 double attention_pair_flops(const ModelConfig& config);  // absorbed
 double prompt_pair_flops(const ModelConfig& config);     // un-absorbed
 double indexer_pair_flops(const ModelConfig& config);

@@ -1,6 +1,5 @@
 #include "load/http_client.h"
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/ssl/host_name_verification.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
@@ -16,6 +15,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "net/await.h"
 
 namespace fathom::load {
 
@@ -26,7 +26,6 @@ using boost::system::error_code;
 
 namespace {
 
-constexpr auto kToken = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadBytes = size_t{64} << 10;
 constexpr std::chrono::seconds kConnectTime{30}, kEndTime{2};
 
@@ -62,7 +61,8 @@ asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const
                                Clock::time_point deadline, const HttpClient::Sink& sink, HttpAnswer& answer) {
   beast::get_lowest_layer(stream).expires_at(deadline);
   // Any other error shows when reading: a server that refuses a request before it has read it all has answered all the same.
-  if (const auto [error, bytes] = co_await http::async_write(stream, message, kToken); error == beast::error::timeout) {
+  if (const auto [error, bytes] = co_await http::async_write(stream, message, kResult);
+      error == beast::error::timeout) {
     answer.failure = failure_of(error, "while the request was sent");
     co_return false;
   }
@@ -109,7 +109,7 @@ asio::awaitable<bool> exchange(Stream& stream, beast::flat_buffer& buffer, const
       error = http::error::buffer_overflow;
       continue;
     }
-    const auto [failed, bytes] = co_await stream.async_read_some(buffer.prepare(room), kToken);
+    const auto [failed, bytes] = co_await stream.async_read_some(buffer.prepare(room), kResult);
     now = Clock::now();
     buffer.commit(bytes);
     error = failed;
@@ -168,7 +168,7 @@ Result<std::unique_ptr<HttpClient>> HttpClient::create(asio::io_context& io, con
 
 asio::awaitable<Status> HttpClient::resolve() {
   asio::ip::tcp::resolver resolver(io_);
-  auto [error, endpoints] = co_await resolver.async_resolve(server_.host, server_.port, kToken);
+  auto [error, endpoints] = co_await resolver.async_resolve(server_.host, server_.port, kResult);
   if (error) co_return fail("{}: the host cannot be looked up: {}", server_.authority, error.message());
   endpoints_ = std::move(endpoints);
   co_return Status();
@@ -185,7 +185,7 @@ asio::awaitable<HttpAnswer> HttpClient::connect(Connection& connection, Clock::t
   ++connections_;
   beast::tcp_stream& tcp = connection.tcp();
   tcp.expires_at(std::min(deadline, start + kConnectTime));
-  if (const auto [error, endpoint] = co_await tcp.async_connect(endpoints_, kToken); error)
+  if (const auto [error, endpoint] = co_await tcp.async_connect(endpoints_, kResult); error)
     co_return no_connection(error, "cannot connect");
   error_code ignored;  // only slower without
   tcp.socket().set_option(asio::ip::tcp::no_delay(true), ignored);
@@ -193,7 +193,7 @@ asio::awaitable<HttpAnswer> HttpClient::connect(Connection& connection, Clock::t
     asio::ip::make_address(server_.host, ignored);
     if (ignored) SSL_set_tlsext_host_name(tls->native_handle(), server_.host.c_str());  // addresses are no names
     if (verify_host_) tls->set_verify_callback(asio::ssl::host_name_verification(server_.host));
-    if (const auto [error] = co_await tls->async_handshake(asio::ssl::stream_base::client, kToken); error)
+    if (const auto [error] = co_await tls->async_handshake(asio::ssl::stream_base::client, kResult); error)
       co_return no_connection(error, "TLS");
   }
   HttpAnswer answer;

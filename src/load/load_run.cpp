@@ -3,7 +3,6 @@
 #include <fmt/chrono.h>
 #include <sys/resource.h>
 
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/steady_timer.hpp>
@@ -19,6 +18,7 @@
 #include "load/http_client.h"
 #include "load/server_probe.h"
 #include "load/workload.h"
+#include "net/await.h"
 
 namespace fathom::load {
 
@@ -26,7 +26,6 @@ namespace asio = boost::asio;
 
 namespace {
 
-constexpr auto kTimer = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::milliseconds kWatchEvery{20};
 // After a failure a client of the closed loop waits, as a user's would, and does not fill a report with refusals.
 constexpr double kPauseAfterFailure = 0.1, kLongestPause = 30;
@@ -136,7 +135,7 @@ asio::awaitable<void> LoadGenerator::watch(int64_t round) {
   while (true) {
     due += kWatchEvery;
     timer.expires_at(due);
-    co_await timer.async_wait(kTimer);
+    co_await timer.async_wait(kResult);
     if (round != round_) co_return;
     const Clock::time_point now = Clock::now();
     worst_delay_s_ = std::max(worst_delay_s_, Seconds(now - due).count());
@@ -207,7 +206,7 @@ void LoadGenerator::spawn(asio::awaitable<void> work) {
 
 asio::awaitable<void> LoadGenerator::sleep(double seconds) {
   asio::steady_timer timer(io_, to_duration(seconds));
-  co_await timer.async_wait(kTimer);
+  co_await timer.async_wait(kResult);
 }
 
 asio::awaitable<Status> LoadGenerator::drive(Phase phase) {
@@ -221,7 +220,7 @@ asio::awaitable<Status> LoadGenerator::drive(Phase phase) {
     spawn(arrivals());
   else
     for (int64_t i = 0; i < std::min(phase_.concurrency, phase_.requests); ++i) spawn(client());
-  while (active_ > 0) co_await all_ended_.async_wait(kTimer);
+  while (active_ > 0) co_await all_ended_.async_wait(kResult);
   co_return Status();
 }
 
@@ -242,7 +241,7 @@ asio::awaitable<void> LoadGenerator::arrivals() {
       at_s += gap(random);
       if (at_s >= phase_.duration_s) co_return;
       timer.expires_at(start_ + to_duration(at_s));
-      co_await timer.async_wait(kTimer);
+      co_await timer.async_wait(kResult);
     }
     if (!may_begin()) co_return;
     spawn(one(*this, next_script()));

@@ -1,6 +1,5 @@
 #include "load/server_probe.h"
 
-#include <boost/asio/as_tuple.hpp>
 #include <utility>
 
 #include "base/quote.h"

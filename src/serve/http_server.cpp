@@ -3,7 +3,6 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -17,6 +16,7 @@
 #include <type_traits>
 
 #include "base/check.h"
+#include "net/await.h"
 
 namespace fathom {
 
@@ -28,7 +28,6 @@ using asio::ip::tcp;
 namespace {
 
 // Completes with (error_code, …) instead of throwing.
-constexpr auto kResult = asio::as_tuple(asio::use_awaitable);
 constexpr size_t kReadBytes = 16384;
 
 // Of what a client goes on sending after it was refused, so that it can read why.

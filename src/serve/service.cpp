@@ -1,7 +1,6 @@
 #include "serve/service.h"
 
 #include <algorithm>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/ip/address.hpp>
@@ -12,6 +11,7 @@
 
 #include "api/identifiers.h"
 #include "api/tokenize.h"
+#include "net/await.h"
 #include "serve/service_parts.h"
 #include "serve/wake.h"
 #include "serve/web_files.h"
@@ -197,7 +197,7 @@ asio::awaitable<void> Service::look_after() {
   asio::steady_timer timer(network_);
   for (;;) {
     timer.expires_after(std::chrono::seconds(1));
-    co_await timer.async_wait(asio::as_tuple(asio::use_awaitable));
+    co_await timer.async_wait(kResult);
     host_.unload_idle(std::chrono::steady_clock::now());
     if (keys_)
       if (const Status status = check_keys(); !status) keys.counted(keys.errors + 1, status.error().message, log_);

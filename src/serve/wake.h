@@ -3,7 +3,6 @@
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
-#include <boost/asio/as_tuple.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/post.hpp>
@@ -13,6 +12,8 @@
 #include <chrono>
 #include <memory>
 #include <utility>
+
+#include "net/await.h"
 
 namespace fathom {
 
@@ -34,7 +35,7 @@ class Wake : public std::enable_shared_from_this<Wake> {
   boost::asio::awaitable<void> wait(std::chrono::milliseconds most) {
     if (!set_) {
       timer_.expires_after(most);
-      co_await timer_.async_wait(boost::asio::as_tuple(boost::asio::use_awaitable));
+      co_await timer_.async_wait(kResult);
     }
     set_ = false;
   }

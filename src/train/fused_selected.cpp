@@ -20,8 +20,8 @@ namespace fathom::train {
 
 namespace {
 
-constexpr int64_t kWaitingTokens =
-    512;                            // whose gradients wait for the second pass: 16 KB each with 512 keys and 8 heads
+// Whose gradients wait for the second pass: 16 KB each with 512 keys and 8 heads.
+constexpr int64_t kWaitingTokens = 512;
 constexpr int64_t kKeyRange = 512;  // float32 sums of 224 columns: 448 KB, half of a core's L2
 
 // A token's keys, padded to whole registers by the last of them.

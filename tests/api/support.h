@@ -12,19 +12,10 @@
 #include "api/api_call.h"
 #include "api/tool_call_memory.h"
 #include "engine/engine.h"
+#include "support/open_model.h"
 #include "text/stream_decoder.h"
 
 namespace fathom {
-
-inline std::unique_ptr<Engine> open_model(const std::string& name, EngineSettings settings = {}) {
-  settings.threads = 1;
-  if (settings.context == 0) settings.context = 1024;
-  auto engine = Engine::open(FATHOM_MODELS "/" + name, settings);
-  if (!engine) throw std::runtime_error(engine.error().message);
-  return *std::move(engine);
-}
-
-inline std::unique_ptr<Engine> open_sample(EngineSettings settings = {}) { return open_model("sample", settings); }
 
 // One event of a stream.
 struct SentEvent {

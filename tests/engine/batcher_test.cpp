@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "engine/identity.h"
-#include "engine/sample.h"
 #include "grammar/state.h"
 #include "support/compare.h"
+#include "support/open_model.h"
 #include "support/random.h"
 #include "support/temp_dir.h"
 #include "text/json.h"

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "engine/batcher.h"
-#include "engine/sample.h"
+#include "support/open_model.h"
 
 namespace fathom {
 namespace {

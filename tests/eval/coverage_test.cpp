@@ -20,7 +20,7 @@ using testing::HasSubstr;
 
 constexpr int64_t kTopK = 64;  // of the sample
 
-std::unique_ptr<Engine> open_sample(bool dense = false) {
+std::unique_ptr<Engine> open_coverage_sample(bool dense = false) {
   EngineSettings settings;
   settings.context = 512;
   settings.threads = 2;
@@ -47,7 +47,7 @@ const CoverageRow& row_of(const CoverageReport& report, int64_t length, std::opt
 }
 
 TEST(Coverage, IsTheMeanOfWhatTheLensShows) {
-  const auto engine = open_sample();
+  const auto engine = open_coverage_sample();
   const std::vector<CoverageText> texts = {some_text(300, 310, 1), some_text(300, 290, 2), some_text(100, 100, 3)};
   const auto report = measure(*engine, texts, 10).value();
   EXPECT_EQ(report.texts, 3);
@@ -97,7 +97,7 @@ TEST(Coverage, IsTheMeanOfWhatTheLensShows) {
 }
 
 TEST(Coverage, WhereEverythingIsSelectedItIsWhole) {
-  const auto engine = open_sample();
+  const auto engine = open_coverage_sample();
   const auto report = measure(*engine, {some_text(50, 50, 1), some_text(1, 1, 2)}, 32).value();
   const CoverageRow& row = row_of(report, 50, std::nullopt);
   EXPECT_NEAR(row.all, 1, 1e-6);
@@ -112,16 +112,16 @@ TEST(Coverage, WhereEverythingIsSelectedItIsWhole) {
 }
 
 TEST(Coverage, StopsBetweenTexts) {
-  const auto engine = open_sample();
+  const auto engine = open_coverage_sample();
   const auto report = measure(*engine, {some_text(100, 100, 1), some_text(200, 200, 2)}, 4, 1).value();
   EXPECT_EQ(report.texts, 1);
   EXPECT_EQ(report.rows.size(), 5u);
 }
 
 TEST(Coverage, RefusesWhatItCannotMeasure) {
-  const auto dense = open_sample(true);
+  const auto dense = open_coverage_sample(true);
   EXPECT_THAT(measure(*dense, {some_text(10, 10, 1)}, 4).error().message, HasSubstr("attends to everything"));
-  const auto engine = open_sample();
+  const auto engine = open_coverage_sample();
   EXPECT_THAT(measure(*engine, {some_text(600, 600, 1)}, 4).error().message,
               HasSubstr("a text of 600 tokens: expected 1 to 512"));
   EXPECT_THAT(measure(*engine, {some_text(1, 0, 1)}, 4).error().message, HasSubstr("a text of 0 tokens"));

@@ -1,22 +1,13 @@
 // What the tests of this folder share: the sample model, and answers made by hand.
 #pragma once
 
-#include <memory>
-#include <stdexcept>
 #include <string>
 
-#include "engine/engine.h"
 #include "eval/answers.h"
 #include "eval/report.h"
+#include "support/open_model.h"
 
 namespace fathom {
-
-inline std::unique_ptr<Engine> open_sample(EngineSettings settings = {}) {
-  settings.threads = 1;
-  auto engine = Engine::open(FATHOM_MODELS "/sample", settings);
-  if (!engine) throw std::runtime_error(engine.error().message);
-  return *std::move(engine);
-}
 
 inline EvalAnswer answer_to(std::string question, std::string task, bool thinking, bool correct) {
   EvalAnswer a;
